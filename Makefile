@@ -1,0 +1,44 @@
+# The two commands: `make demo` runs real jobs, `make test` passes the tests. Both set up what they need.
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+NEEDS  := gearman-job-server:/usr/sbin/gearmand gearman-tools:/usr/bin/gearman stunnel4:/usr/bin/stunnel4
+
+.PHONY: demo test lint types bench clean programs
+
+demo: $(STAMP)
+	$(VENV)/bin/geard demo
+
+test: $(STAMP) programs
+	$(PYTHON) -m pytest -n auto $(ARGS)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(STAMP)
+	$(VENV)/bin/mypy
+
+bench: $(STAMP)
+	$(PYTHON) -m tests.bench $(ARGS)
+
+$(STAMP): pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "geard needs Python 3.11 or later"; exit 1; }
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -qy --no-install-recommends python3-venv; \
+	  else echo "missing package: python3-venv (apt-get install python3-venv)"; exit 1; fi; }
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# What the tests run against. Where we may not install, the tests that need them are skipped.
+programs:
+	@missing=; for need in $(NEEDS); do [ -x "$${need#*:}" ] || missing="$$missing $${need%%:*}"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ]; then \
+	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+	  else echo "missing packages:$$missing (apt-get install$$missing); the tests that need them are skipped"; fi; \
+	fi
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

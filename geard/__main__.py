@@ -1,0 +1,5 @@
+"""`python -m geard` is `geard`."""
+
+from geard.cli import main
+
+main()

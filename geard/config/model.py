@@ -1,0 +1,93 @@
+"""What a config says, as frozen data, with every default and unit in one place.
+
+Nothing here reads a file or the environment. These are also the objects that a program hands to WorkerPool and Client.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from msgspec import Struct, field
+
+DEFAULT_PORT: Final = 4730
+"""Gearman's port, as registered with IANA."""
+
+Encoding = str
+"""`bytes`, `json`, or the name of a text codec such as `utf-8`."""
+
+
+class Tls(Struct, frozen=True, kw_only=True):
+    """How to speak TLS with a job server. Paths are of PEM files."""
+
+    ca: str | None = None  # who signs the server's certificate; None: whom the system trusts
+    certificate: str | None = None  # ours, for a server that asks who we are
+    key: str | None = None  # of our certificate; None: it is in the certificate's file
+    check_hostname: bool = True
+    server_name: str | None = None  # the name to expect in the certificate; None: the host
+
+
+class JobServer(Struct, frozen=True):
+    """The address of one job server."""
+
+    host: str
+    port: int = DEFAULT_PORT
+    tls: Tls | None = None
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Capability(Struct, frozen=True):
+    """A function on offer: the callable that serves it and the limits it runs under.
+
+    `function` is a dotted path (`module.attr` or `module:attr`); in a program it may be the callable itself."""
+
+    function: Any
+    encoding: Encoding | None = None  # None: the config's
+    timeout_seconds: float | None = None  # None: as long as it takes
+    greenlets_per_server: int | None = None  # None: it shares the others' greenlets; else a channel of its own
+    processes: int | None = None  # None: it runs in the common worker processes; else in so many of its own
+    thread: bool = False  # run in a native thread: for C code that blocks without yielding
+
+
+class Logging(Struct, frozen=True, kw_only=True):
+    """Where and how the log is written."""
+
+    level: str = "info"
+    format: str = "text"  # or "json": one object a line
+    file: str | None = None  # None: stderr
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """A whole config, validated. `load_config` makes one from YAML; a program may make its own."""
+
+    job_servers: tuple[JobServer, ...] = (JobServer("localhost"),)
+    capabilities: Mapping[str, Capability] = field(default_factory=dict)
+    greenlets_per_server: int = 50
+    encoding: Encoding = "utf-8"
+    python_path: tuple[str, ...] = ()
+    working_directory: str | None = None
+    on_start: str | None = None  # dotted path, called once in each worker process before it takes jobs
+    client_id: str | None = None  # None: host-pid-name
+    max_packet_bytes: int = 64 * 1024 * 1024
+    logging: Logging = Logging()
+    # the supervisor's
+    processes: int = 1
+    shutdown_timeout_seconds: float = 25.0  # a TERM's drain; under the 30 s that most service managers grant
+    drain_timeout_seconds: float | None = None  # an old generation's drain after a reload; None: as long as it takes
+    max_jobs: int | None = None  # a worker process is replaced after so many jobs
+    max_memory_bytes: int | None = None  # ... when its resident memory is over this
+    max_age_seconds: float | None = None  # ... when it is older than this
+    block_warning_seconds: float = 1.0  # a capability that does not yield for so long is named in the log
+    hang_timeout_seconds: float = 60.0  # a worker process silent for so long is killed and replaced
+    control_socket: str | None = None  # None: see default_control_socket
+
+
+def default_control_socket() -> str:
+    """Where `geard ps`, `reload` and `stop` find the supervisor when the config does not say."""
+    runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime:
+        return os.path.join(runtime, "geard.sock")
+    return "/run/geard/geard.sock" if os.geteuid() == 0 else f"/tmp/geard-{os.getuid()}.sock"  # noqa: S108

@@ -1,0 +1,239 @@
+"""The blocking connection to one job server: dial, send, receive, close.
+
+Rules:
+- Every OSError and ssl.SSLError is translated here, and only here, into one of geard's own with the address in it.
+- Plain blocking code. In a monkey-patched process it is cooperative; in an unpatched one it works in threads.
+- One greenlet may receive while another sends. Two may not send at once, nor receive at once: the caller sees to that.
+- An interrupted send (a gevent.Timeout, a KeyboardInterrupt) keeps what it could not send, and the next send goes on
+  from there: no packet is ever half-written for good.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import threading
+import time
+from typing import Any, Final
+
+from geard.config.model import JobServer, Tls
+from geard.errors import CannotConnect, ConnectionLost, ServerTimeout
+
+CONNECT_TIMEOUT_SECONDS: Final = 5.0
+SEND_TIMEOUT_SECONDS: Final = 30.0  # without a byte taken by the peer
+READ_BYTES: Final = 128 * 1024
+
+_KEEPALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (
+        socket.IPPROTO_TCP,
+        socket.TCP_NODELAY,
+        1,
+    ),  # packets are batched before they are sent; never wait for more
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (
+        socket.IPPROTO_TCP,
+        socket.TCP_USER_TIMEOUT,
+        60_000,
+    ),  # ms; keepalive does not probe while data is unacknowledged
+)
+
+
+class Connection:
+    """An open connection. Made by `dial`; closed by `close`, or as a context manager."""
+
+    def __init__(self, sock: socket.socket | _TlsSocket, server: JobServer) -> None:
+        self._socket = sock
+        self._unsent = b""
+        self.server = server
+        self.closed = False
+
+    @classmethod
+    def dial(cls, server: JobServer, *, timeout_seconds: float = CONNECT_TIMEOUT_SECONDS) -> Connection:
+        """Connect, each address of the name in turn, TLS included, within the timeout over all of it.
+
+        Raises CannotConnect with each address and its reason."""
+        deadline = time.monotonic() + timeout_seconds
+        context = _tls_context(server) if server.tls else None
+        reasons = []
+        for family, address in _resolve(server):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                reasons.append(f"{address[0]}: no time left")
+                break
+            try:
+                return cls(_open(family, address, server, context, left), server)
+            except OSError as error:  # ssl.SSLError is one
+                reasons.append(f"{address[0]}: {_reason(error, timeout_seconds)}")
+        raise CannotConnect(f"cannot connect to {server}: {'; '.join(reasons)}")
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.server}{' tls' if self.server.tls else ''}{' closed' if self.closed else ''}>"
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether an interrupted send left bytes behind; send(b"") goes on with them."""
+        return bool(self._unsent)
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`. Raises ConnectionLost; ServerTimeout if the peer takes nothing for 30 s."""
+        if self._unsent:
+            data = self._unsent + data
+        try:
+            sent = self._send_some(data)
+            if sent < len(data):
+                self._unsent = data[sent:]
+                while self._unsent:
+                    self._unsent = self._unsent[self._send_some(self._unsent) :]
+        except OSError as error:
+            raise self._lost(error) from error
+        except BaseException:
+            if not self._unsent:
+                self._unsent = data  # interrupted while waiting to send the first byte
+            raise
+        self._unsent = b""
+
+    def receive(self, timeout_seconds: float | None = None) -> bytes | None:
+        """What has arrived, at least a byte; None if nothing did within the timeout. Raises ConnectionLost."""
+        try:
+            self._socket.settimeout(timeout_seconds)
+            data = self._socket.recv(READ_BYTES)
+        except TimeoutError:
+            return None
+        except OSError as error:
+            raise self._lost(error) from error
+        if not data:
+            raise ConnectionLost(f"{self.server} closed the connection")
+        return data
+
+    def interrupt(self) -> None:
+        """Make a blocked receive end at once, from another greenlet or thread. Idempotent."""
+        try:
+            self._socket.shutdown(socket.SHUT_RD)
+        except OSError:
+            self.closed = True  # already gone: the receive ends by itself
+
+    def close(self) -> None:
+        """Close the connection. Idempotent."""
+        self.closed = True
+        self._socket.close()
+
+    def _send_some(self, data: bytes) -> int:
+        deadline = 0.0
+        while True:
+            try:
+                return self._socket.send(data)
+            except TimeoutError:  # the timeout is the receiver's, and may be short
+                deadline = deadline or time.monotonic() + SEND_TIMEOUT_SECONDS
+                if time.monotonic() >= deadline:
+                    raise
+
+    def _lost(self, error: OSError) -> ConnectionLost:
+        if isinstance(error, TimeoutError):
+            return ServerTimeout(f"{self.server} has taken no data for {SEND_TIMEOUT_SECONDS:.0f} s")
+        return ConnectionLost(f"lost {self.server}: {_reason(error)}")
+
+
+class _TlsSocket:
+    """An SSLSocket that one thread may read while another writes.
+
+    Rule: OpenSSL allows one call at a time on a session, so each is made without blocking under a lock, and the
+    waiting is done outside it."""
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        sock.settimeout(0)
+        self._socket = sock
+        self._lock = threading.Lock()
+        self._timeout: float | None = None
+        self.shutdown = sock.shutdown
+        self.close = sock.close
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._timeout = seconds
+
+    def recv(self, size: int) -> bytes:
+        return self._retry(lambda: self._socket.recv(size))  # type: ignore[no-any-return]
+
+    def send(self, data: bytes) -> int:
+        return self._retry(lambda: self._socket.send(data))  # type: ignore[no-any-return]
+
+    def _retry(self, call: Any) -> Any:
+        while True:
+            try:
+                with self._lock:
+                    return call()
+            except ssl.SSLWantReadError:
+                events = select.POLLIN
+            except ssl.SSLWantWriteError:
+                events = select.POLLOUT
+            poll = select.poll()
+            poll.register(self._socket, events)
+            if not poll.poll(None if self._timeout is None else self._timeout * 1000):
+                raise TimeoutError
+
+
+def _resolve(server: JobServer) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, server.host)
+        except OSError:
+            continue
+        return [(family, (server.host, server.port))]
+    try:
+        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise CannotConnect(f"cannot connect to {server}: cannot resolve the name: {_reason(error)}") from error
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _open(
+    family: socket.AddressFamily,
+    address: tuple[Any, ...],
+    server: JobServer,
+    context: ssl.SSLContext | None,
+    timeout_seconds: float,
+) -> socket.socket | _TlsSocket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout_seconds)
+        sock.connect(address)
+        for option in _KEEPALIVE:
+            sock.setsockopt(*option)
+        if context is None or server.tls is None:
+            return sock
+        return _TlsSocket(context.wrap_socket(sock, server_hostname=server.tls.server_name or server.host))
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _tls_context(server: JobServer) -> ssl.SSLContext:
+    tls = server.tls or Tls()
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+        context.check_hostname = tls.check_hostname
+        if tls.certificate:
+            context.load_cert_chain(tls.certificate, tls.key)
+    except OSError as error:
+        files = ", ".join(filter(None, (tls.ca, tls.certificate, tls.key)))
+        raise CannotConnect(f"cannot connect to {server}: cannot use the TLS files ({files}): {error}") from error
+    return context
+
+
+def _reason(error: OSError, timeout_seconds: float | None = None) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or error}"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {timeout_seconds:g} s" if timeout_seconds else "timed out"
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,122 @@
+"""Every error that leaves geard, by whose fault it is and what the caller can do.
+
+Rule: no OSError, ssl.SSLError or parse error of another library crosses a public function; it is translated where
+the foreign call is made, with the address or file in the message and the cause kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class GeardError(Exception):
+    """Anything geard raises on purpose."""
+
+
+# --- your fault: mend the call, nothing was sent -----------------------------------------------------------------
+
+
+class InvalidRequest(GeardError, ValueError):
+    """The caller asked for something the protocol cannot carry. Nothing was sent; mend the arguments."""
+
+
+class CapabilityError(GeardError):
+    """A capability cannot be imported, called or served. Mend the function or the config that names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a config: what, where, what was expected and what to do.
+
+    `line` and `column` count from 1, and are 0 where the problem has no place in the file."""
+
+    message: str
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    key: str = ""
+    expected: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
+        head = ": ".join(part for part in (place, self.key, self.message) if part)
+        details = [
+            f"    expected: {self.expected}" if self.expected else "",
+            f"    {self.hint}" if self.hint else "",
+        ]
+        return "\n".join([head, *filter(None, details)])
+
+
+class ConfigError(GeardError):
+    """A config that cannot run. `problems` holds all that is wrong with it, in the order of the file."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+# --- the job server's or the network's fault ---------------------------------------------------------------------
+
+
+class ConnectionLost(GeardError):
+    """The connection to a job server ended. A worker's jobs go to someone else: reconnect, do not resend.
+
+    For a client, `job_created` says whether the job server had acknowledged the job: True, it had, and the job may
+    run or have run; False, nothing of it was sent; None, unknown. Never resend when it is not False."""
+
+    def __init__(self, message: str, *, job_created: bool | None = None) -> None:
+        super().__init__(message)
+        self.job_created = job_created
+
+
+class CannotConnect(ConnectionLost):
+    """No connection could be made: refused, unreachable, unknown name, TLS refused. Nothing was sent."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, job_created=False)
+
+
+class ServerTimeout(ConnectionLost):
+    """The job server did not answer, or did not read, for too long. The connection is closed."""
+
+
+class ProtocolError(ConnectionLost):
+    """The peer sent what the protocol does not allow. The connection is closed."""
+
+
+class PacketTooLarge(ProtocolError):
+    """The peer announced a packet over the limit; not a byte of its body was kept. Raise `max_packet` to allow it."""
+
+
+class ServerError(GeardError):
+    """The job server answered with an ERROR packet. The connection goes on."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"job server answered {code}: {text}")
+        self.code = code
+        self.text = text
+
+
+class QueueFull(ServerError):
+    """The function's queue is at its limit (admin `maxqueue`); the job was not queued. Try again later."""
+
+
+# --- the job's own ending ----------------------------------------------------------------------------------------
+
+
+class JobFailed(GeardError):
+    """The worker failed the job (WORK_FAIL), or an exception that the client does not ask to see."""
+
+
+class JobException(JobFailed):
+    """The worker's function raised; `text` is what it sent (WORK_EXCEPTION)."""
+
+    def __init__(self, message: str, text: str) -> None:
+        super().__init__(message)
+        self.text = text
+
+
+class JobTimeout(GeardError, TimeoutError):
+    """The caller waited long enough, or a capability ran over its `timeout`. The job itself may still be running."""

@@ -1,0 +1,11 @@
+"""The exit codes of every geard command, after sysexits(3)."""
+
+from typing import Final
+
+DONE: Final = 0  # the work was done; for the daemon: drained
+FAILED: Final = 1  # the job failed, or the daemon was forced to stop with jobs unfinished
+USAGE: Final = 2  # the command line is wrong (click's own code for it)
+UNAVAILABLE: Final = 69  # EX_UNAVAILABLE: no job server, or no supervisor, could be reached
+SOFTWARE: Final = 70  # EX_SOFTWARE: a bug in geard; the log has the traceback
+TIMED_OUT: Final = 75  # EX_TEMPFAIL: it took longer than was allowed
+CONFIG: Final = 78  # EX_CONFIG: the config cannot run; restarting would not help

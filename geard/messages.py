@@ -1,0 +1,127 @@
+"""What supervisor and worker process say to each other, one JSON object a line over a socket pair.
+
+The supervisor starts worker processes and never imports them: this vocabulary is all they share. The child's first
+words are Ready or CannotStart; until then it takes no jobs. A Heartbeat follows each second. When the child reads the
+end of the socket, its supervisor is gone and it drains.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from geard.config.model import Config
+from geard.errors import Problem
+
+HEARTBEAT_SECONDS: Final = 1.0
+
+
+class Start(Struct, frozen=True, tag=True):
+    """To a new child: what it is and what it runs. `capabilities` of the config are those of this process only."""
+
+    config: Config
+    number: int
+    generation: int
+    verbose: bool = False
+
+
+class Drain(Struct, frozen=True, tag=True):
+    """Grab no more, finish what is in flight, then exit 0. None: as long as it takes; else hand the rest back then."""
+
+    timeout_seconds: float | None = None
+
+
+class DumpStacks(Struct, frozen=True, tag=True):
+    """Log the job and stack of every busy greenlet."""
+
+
+class ReopenLog(Struct, frozen=True, tag=True):
+    """The log file was rotated: open it again."""
+
+
+class ListJobs(Struct, frozen=True, tag=True):
+    """Answer with Jobs."""
+
+
+class RunningJob(Struct, frozen=True):
+    """A job in flight in a worker process."""
+
+    function: str
+    handle: str
+    unique: str
+    server: str
+    seconds: float  # since a greenlet took it; 0 while it waits for one
+
+
+class Ready(Struct, frozen=True, tag=True):
+    """Every capability is imported and each job server was tried; `registered` are those that know our abilities."""
+
+    registered: tuple[str, ...]
+    unreachable: tuple[str, ...] = ()
+
+
+class CannotStart(Struct, frozen=True, tag=True):
+    """Why this process cannot run. It exits with `exit_code` after this; starting it again would not help."""
+
+    problems: tuple[Problem, ...]
+    exit_code: int
+
+
+class Heartbeat(Struct, frozen=True, tag=True):
+    """Counters since the start of the process, each second. Its absence means that the loop is blocked."""
+
+    running: int
+    greenlets: int
+    done: int
+    failed: int
+    connected: tuple[str, ...]
+    disconnected: tuple[str, ...]
+    memory_bytes: int
+
+
+class Jobs(Struct, frozen=True, tag=True):
+    """The answer to ListJobs, and the last word on what was in flight before a process is killed."""
+
+    jobs: tuple[RunningJob, ...]
+
+
+class Blocked(Struct, frozen=True, tag=True):
+    """From the child's native watchdog thread: a capability has not yielded for `seconds`."""
+
+    seconds: float
+    function: str
+    handle: str
+    unique: str
+
+
+class Drained(Struct, frozen=True, tag=True):
+    """The last message of a drain: how it went. `abandoned` are the jobs handed back to the job servers."""
+
+    seconds: float
+    finished: int
+    abandoned: tuple[RunningJob, ...] = ()
+
+
+ToChild = Start | Drain | DumpStacks | ReopenLog | ListJobs
+FromChild = Ready | CannotStart | Heartbeat | Jobs | Blocked | Drained
+
+_encoder = msgspec.json.Encoder()
+_to_child: msgspec.json.Decoder[ToChild] = msgspec.json.Decoder(ToChild)
+_from_child: msgspec.json.Decoder[FromChild] = msgspec.json.Decoder(FromChild)
+
+
+def dump(message: ToChild | FromChild) -> bytes:
+    """One message as a line."""
+    return _encoder.encode(message) + b"\n"
+
+
+def load_to_child(line: bytes) -> ToChild:
+    """A line that the supervisor sent."""
+    return _to_child.decode(line)
+
+
+def load_from_child(line: bytes) -> FromChild:
+    """A line that a worker process sent."""
+    return _from_child.decode(line)

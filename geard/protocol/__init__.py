@@ -1,0 +1,22 @@
+"""The Gearman protocol as pure code: bytes in, values out.
+
+Nothing here touches a socket, a clock, a log or gevent, so it serves worker, client and job server alike.
+The source for every number and field is the PROTOCOL document of gearmand.
+"""
+
+from geard.protocol.decoder import DEFAULT_MAX_PACKET_BYTES, Decoder, Packet
+from geard.protocol.encode import encode, request, response
+from geard.protocol.packets import FIELDS, REQUEST, RESPONSE, Command
+
+__all__ = [
+    "DEFAULT_MAX_PACKET_BYTES",
+    "FIELDS",
+    "REQUEST",
+    "RESPONSE",
+    "Command",
+    "Decoder",
+    "Packet",
+    "encode",
+    "request",
+    "response",
+]

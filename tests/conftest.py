@@ -1,0 +1,25 @@
+"""Fixtures that many tests share: real job servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.servers import Embedded, Gearmand, JobServerProcess
+
+SERVERS: dict[str, type[JobServerProcess]] = {"gearmand": Gearmand, "embedded": Embedded}
+
+
+@pytest.fixture
+def gearmand() -> Iterator[JobServerProcess]:
+    """A gearmand of its own for this test."""
+    with Gearmand() as server:
+        yield server
+
+
+@pytest.fixture(params=["gearmand"])
+def job_server(request: pytest.FixtureRequest) -> Iterator[JobServerProcess]:
+    """Each job server there is, in turn: what is tested on one holds on the other."""
+    with SERVERS[request.param]() as server:
+        yield server

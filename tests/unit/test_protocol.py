@@ -1,0 +1,147 @@
+"""The packet table, the encoder and the decoder."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geard.errors import InvalidRequest, PacketTooLarge, ProtocolError
+from geard.protocol import FIELDS, REQUEST, RESPONSE, Command, Decoder, Packet, encode, request, response
+
+NAMED = [command for command in Command if command != Command.UNUSED]
+MAGICS = [REQUEST, RESPONSE]
+
+
+@st.composite
+def packets(draw: st.DrawFn) -> Packet:
+    command = draw(st.sampled_from(NAMED))
+    count = len(FIELDS[command])
+    before = [draw(st.binary(max_size=40)).replace(b"\0", b"") for _ in range(count - 1)]
+    return Packet(command, [*before, draw(st.binary(max_size=300))] if count else [])
+
+
+def decode(data: list[bytes], magic: bytes = RESPONSE, **options: int) -> list[Packet]:
+    decoder = Decoder(magic, **options)
+    found: list[Packet] = []
+    for piece in data:
+        decoder.feed(piece)
+        found.extend(decoder)
+    return found
+
+
+def test_the_codes_are_one_to_forty_two_without_a_gap() -> None:
+    assert [int(command) for command in Command] == list(range(1, 43))
+    assert set(FIELDS) == set(Command)
+
+
+@pytest.mark.parametrize(
+    ("packet", "wire"),
+    [
+        (request(Command.CAN_DO, b"f"), b"\0REQ\0\0\0\x01\0\0\0\x01f"),
+        (request(Command.GRAB_JOB_UNIQ), b"\0REQ\0\0\0\x1e\0\0\0\0"),
+        (response(Command.NOOP), b"\0RES\0\0\0\x06\0\0\0\0"),
+        (request(Command.SUBMIT_JOB, b"f", b"u", b"a\0b"), b"\0REQ\0\0\0\x07\0\0\0\x07f\0u\0a\0b"),
+        (request(Command.WORK_COMPLETE, b"H:a:1", b""), b"\0REQ\0\0\0\x0d\0\0\0\x06H:a:1\0"),
+    ],
+)
+def test_the_bytes_on_the_wire(packet: bytes, wire: bytes) -> None:
+    assert packet == wire
+
+
+@given(st.lists(packets(), max_size=5), st.sampled_from(MAGICS), st.integers(1, 60))
+def test_what_is_encoded_is_decoded_however_it_is_cut(sent: list[Packet], magic: bytes, cut: int) -> None:
+    wire = b"".join(encode(magic, packet.command, *packet.fields) for packet in sent)
+    assert decode([wire], magic) == sent
+    assert decode([wire[i : i + cut] for i in range(0, len(wire), cut)], magic) == sent
+    assert decode([bytes([byte]) for byte in wire], magic) == sent
+
+
+@given(packets())
+def test_a_tail_is_kept_for_later(packet: Packet) -> None:
+    wire = encode(RESPONSE, packet.command, *packet.fields)
+    decoder = Decoder()
+    decoder.feed(wire + wire[:-1])
+    assert list(decoder) == [packet]
+    assert decoder.in_packet
+    decoder.feed(wire[-1:])
+    assert list(decoder) == [packet]
+    assert not decoder.in_packet
+
+
+@given(st.binary(min_size=1, max_size=200))
+def test_rubbish_is_refused_or_waited_for_but_never_becomes_a_packet(rubbish: bytes) -> None:
+    decoder = Decoder()
+    decoder.feed(rubbish)
+    if RESPONSE.startswith(rubbish[:4]):
+        return
+    with pytest.raises(ProtocolError, match="expected a Gearman packet"):
+        list(decoder)
+
+
+def test_packets_before_the_rubbish_come_first_and_the_error_stays() -> None:
+    decoder = Decoder()
+    decoder.feed(response(Command.NOOP) + b"HTTP/1.1 400 Bad Request")
+    stream = iter(decoder)
+    assert next(stream).command == Command.NOOP
+    with pytest.raises(ProtocolError):
+        next(stream)
+    decoder.feed(response(Command.NOOP))
+    with pytest.raises(ProtocolError):
+        list(decoder)
+
+
+def test_a_packet_taken_is_not_seen_again_when_the_reader_stops_half_way() -> None:
+    decoder = Decoder()
+    decoder.feed(response(Command.NOOP) + response(Command.NO_JOB))
+    stream = iter(decoder)
+    assert next(stream).command == Command.NOOP
+    del stream
+    assert [packet.command for packet in decoder] == [Command.NO_JOB]
+
+
+def test_the_limit_is_checked_from_the_header_alone() -> None:
+    wire = response(Command.ECHO_RES, b"x" * 989)
+    assert len(decode([wire], max_packet_bytes=len(wire))) == 1
+    decoder = Decoder(max_packet_bytes=len(wire) - 1)
+    decoder.feed(wire[:12])
+    with pytest.raises(PacketTooLarge, match="ECHO_RES of 1001 bytes, over the limit of 1000"):
+        list(decoder)
+
+
+@pytest.mark.parametrize(
+    ("wire", "message"),
+    [
+        (b"\0RES\0\0\0\x05\0\0\0\0", "expected a Gearman packet"),
+        (b"\0RES\0\0\0\x2b\0\0\0\0", "expected a Gearman packet"),
+        (b"\0REQ\0\0\0\x06\0\0\0\0", "expected a Gearman packet"),
+        (b"\0RES\0\0\0\x06\0\0\0\x01x", "NOOP takes 0 fields"),
+        (b"\0RES\0\0\0\x1f\0\0\0\x05H:a:1", "JOB_ASSIGN_UNIQ takes 4 fields"),
+    ],
+)
+def test_a_packet_that_is_not_in_the_table_is_refused(wire: bytes, message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        decode([wire])
+
+
+@pytest.mark.parametrize(
+    ("command", "fields", "message"),
+    [
+        (Command.CAN_DO, (), r"CAN_DO takes 1 fields \(function\), not 0"),
+        (Command.GRAB_JOB, (b"x",), r"GRAB_JOB takes 0 fields \(none\), not 1"),
+        (Command.SUBMIT_JOB, (b"a\0b", b"", b""), "SUBMIT_JOB: the function must not hold a NUL byte"),
+        (Command.SUBMIT_JOB, (b"a", b"\0", b"x"), "SUBMIT_JOB: the unique must not hold a NUL byte"),
+    ],
+)
+def test_what_a_peer_could_not_read_back_is_not_encoded(
+    command: Command, fields: tuple[bytes, ...], message: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        request(command, *fields)
+
+
+def test_fields_have_the_names_of_the_table() -> None:
+    [packet] = decode([response(Command.JOB_ASSIGN_UNIQ, b"H:a:1", b"f", b"u", b"w\0w")])
+    assert (packet.handle, packet.function, packet.unique, packet.workload) == (b"H:a:1", b"f", b"u", b"w\0w")
+    with pytest.raises(AttributeError, match="JOB_ASSIGN_UNIQ has no field 'reducer'"):
+        _ = packet.reducer
