@@ -1,12 +1,16 @@
 """What supervisor and worker process say to each other, one JSON object a line over a socket pair.
 
 The supervisor starts worker processes and never imports them: this vocabulary is all they share. The child's first
-words are Ready or CannotStart; until then it takes no jobs. A Heartbeat follows each second. When the child reads the
-end of the socket, its supervisor is gone and it drains.
+words are Ready or CannotStart; until then it takes no jobs. A Heartbeat follows each second, and a last one goes before
+Drained, so that no job goes uncounted. When the child reads the end of the socket, its supervisor is gone and it drains.
+
+Beside this there are two signals: TERM makes a child drain, and USR2 (STACKS_SIGNAL) makes it write the stacks of its
+native threads to stderr even when its loop is blocked (faulthandler).
 """
 
 from __future__ import annotations
 
+import signal
 from typing import Final
 
 import msgspec
@@ -16,6 +20,9 @@ from geard.config.model import Config
 from geard.errors import Problem
 
 HEARTBEAT_SECONDS: Final = 1.0
+HEARTBEAT_JOBS: Final = 50
+"""A heartbeat names so many jobs at most: those that have run longest."""
+STACKS_SIGNAL: Final = signal.SIGUSR2
 
 
 class Start(Struct, frozen=True, tag=True):
@@ -28,7 +35,9 @@ class Start(Struct, frozen=True, tag=True):
 
 
 class Drain(Struct, frozen=True, tag=True):
-    """Grab no more, finish what is in flight, then exit 0. None: as long as it takes; else hand the rest back then."""
+    """Grab no more, finish what is in flight, then exit 0. None: as long as it takes; else hand the rest back then.
+
+    A later Drain replaces the deadline of an earlier one: 0 means at once."""
 
     timeout_seconds: float | None = None
 
@@ -70,7 +79,9 @@ class CannotStart(Struct, frozen=True, tag=True):
 
 
 class Heartbeat(Struct, frozen=True, tag=True):
-    """Counters since the start of the process, each second. Its absence means that the loop is blocked."""
+    """Counters since the start of the process, each second. Its absence means that the loop is blocked.
+
+    `jobs` are some of those in flight, the longest running first, for the log should the process die."""
 
     running: int
     greenlets: int
@@ -79,6 +90,7 @@ class Heartbeat(Struct, frozen=True, tag=True):
     connected: tuple[str, ...]
     disconnected: tuple[str, ...]
     memory_bytes: int
+    jobs: tuple[RunningJob, ...] = ()
 
 
 class Jobs(Struct, frozen=True, tag=True):
