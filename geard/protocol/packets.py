@@ -71,7 +71,8 @@ class Command(enum.IntEnum):
 
 
 _SUBMIT = ("function", "unique", "workload")
-_REDUCE = ("function", "unique", "reducer", "workload")
+# PROTOCOL does not describe these two; gearmand and libgearman put an "aggregate" before the workload, always empty.
+_REDUCE = ("function", "unique", "reducer", "aggregate", "workload")
 
 FIELDS: Final[dict[Command, tuple[str, ...]]] = {
     Command.CAN_DO: ("function",),
