@@ -1,0 +1,209 @@
+"""The keys of the config, as tables. Validation, suggestions for unknown keys and etc/geard.yaml follow them.
+
+A key's default is that of its field in geard/config/model.py. A new key is a field there, a line here and a paragraph
+in etc/geard.yaml; a test holds the three together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from geard.config.address import ADDRESS_EXPECTED, parse_address
+from geard.config.model import DEFAULT_PORT, Capability, Config, JobServer, Logging, Tls
+from geard.config.problems import At, Refused, describe
+from geard.config.records import Check, Key, list_of, record, usable
+from geard.config.tls import check_tls_files
+from geard.config.units import format_duration
+from geard.config.values import (
+    DOTTED_PATH_EXPECTED,
+    boolean,
+    choice,
+    client_id,
+    directory,
+    dotted_path,
+    duration,
+    encoding,
+    import_location,
+    log_file,
+    processes,
+    readable_file,
+    refuse,
+    size,
+    socket_path,
+    text,
+    whole_number,
+)
+from geard.errors import InvalidRequest
+
+MAX_PACKET_BYTES: Final = 2**32 - 1  # what the size in a packet's header can say
+
+greenlets = whole_number(1, 100_000)
+
+
+# --- job servers -------------------------------------------------------------------------------------------------
+
+
+def address(value: Any, at: At) -> JobServer:
+    """A job server written as text."""
+    if not isinstance(value, str):
+        raise refuse(value, f"{ADDRESS_EXPECTED}, or a mapping with host, port and tls")
+    try:
+        return parse_address(value)
+    except InvalidRequest as error:
+        raise Refused(str(error)) from None
+
+
+def host(value: Any, at: At) -> str:
+    """A host alone: a name, an IPv4 or an IPv6 address."""
+    name = text("a host name or an IP address")(value, at)
+    bare = name.count(":") > 1 and not name.startswith("[")
+    server = address(f"[{name}]" if bare else name, at)
+    if name not in (server.host, f"[{server.host}]"):
+        raise Refused("holds a port", expected="the host alone", hint=f"write `port: {server.port}` beside it")
+    return server.host
+
+
+def tls(value: Any, at: At) -> Tls | None:
+    """`true` for TLS with the system's authorities, or a mapping."""
+    if isinstance(value, bool):
+        return Tls() if value else None
+    return _tls(value, at)
+
+
+def job_server(value: Any, at: At) -> JobServer:
+    """A job server as text or as a mapping."""
+    return _job_server(value, at) if isinstance(value, Mapping) else address(value, at)
+
+
+def job_servers(value: Any, at: At) -> tuple[JobServer, ...]:
+    """The list of job servers: one at least, none of them twice."""
+    if value == []:
+        raise refuse(value, f"at least one job server, such as [localhost:{DEFAULT_PORT}]")
+    return _job_servers(value, at)
+
+
+def check_certificate(tls: Tls, at: At) -> None:
+    """A key belongs to a certificate, and OpenSSL can use the files."""
+    if tls.key and not tls.certificate:
+        raise Refused("has a `key` without a `certificate`", hint="name the PEM file of the key's certificate")
+    check_tls_files(tls, at)
+
+
+TLS_KEYS: Final = {
+    "ca": Key(readable_file),
+    "certificate": Key(readable_file),
+    "key": Key(readable_file),
+    "check_hostname": Key(boolean),
+    "server_name": Key(text("the name to expect in the server's certificate")),
+}
+_tls = record(Tls, TLS_KEYS, Check(frozenset({"ca", "certificate", "key"}), check_certificate))
+
+JOB_SERVER_KEYS: Final = {
+    "host": Key(host),
+    "port": Key(whole_number(1, 65535)),
+    "tls": Key(tls),
+}
+_job_server = record(JobServer, JOB_SERVER_KEYS)
+_job_servers = list_of(
+    job_server,
+    f"a list, such as [localhost:{DEFAULT_PORT}]",
+    identity=lambda server: (server.host.lower(), server.port),
+)
+
+
+# --- capabilities ------------------------------------------------------------------------------------------------
+
+
+def function(value: Any, at: At) -> Any:
+    """A dotted path; in a program, the callable itself."""
+    return value if callable(value) else dotted_path(value, at)
+
+
+def capability(value: Any, at: At) -> Capability:
+    """A function alone, or a mapping with its limits."""
+    if isinstance(value, Mapping):
+        return _capability(value, at)
+    if isinstance(value, str) or callable(value):
+        return Capability(function(value, at))
+    raise refuse(value, f"{DOTTED_PATH_EXPECTED}, or a mapping with the keys {', '.join(CAPABILITY_KEYS)}")
+
+
+def capabilities(value: Any, at: At) -> dict[str, Capability]:
+    """The functions on offer, by the names that clients call."""
+    expected = "function names with their dotted paths, such as {reverse: geard.examples.reverse}"
+    if not isinstance(value, Mapping) or not value:
+        raise refuse(value, expected)
+    found = {}
+    for name, item in value.items():
+        here = at.key(name)
+        with here.reporting():
+            if not isinstance(name, str) or not name or "\0" in name:
+                raise Refused(f"a function's name cannot be {describe(name)}", expected="text without NUL, not empty")
+            found[name] = capability(usable(item), here)
+    return found
+
+
+CAPABILITY_KEYS: Final = {
+    "function": Key(function),
+    "encoding": Key(encoding),
+    "timeout": Key(duration(least_seconds=0.001), "timeout_seconds"),
+    "greenlets_per_server": Key(greenlets),
+    "processes": Key(processes),
+    "thread": Key(boolean),
+}
+_capability = record(Capability, CAPABILITY_KEYS)
+
+
+# --- the config --------------------------------------------------------------------------------------------------
+
+
+def check_patience(config: Config, at: At) -> None:
+    """A process is named in the log before it is killed."""
+    warning, hang = config.block_warning_seconds, config.hang_timeout_seconds
+    if hang <= warning:
+        key = "block_warning" if hang == Config().hang_timeout_seconds else "hang_timeout"
+        at.key(key).report(
+            f"hang_timeout ({format_duration(hang)}) is not longer than block_warning ({format_duration(warning)})"
+        )
+
+
+def config(value: Any, at: At) -> Config:
+    """The whole config."""
+    if not isinstance(value, Mapping):
+        raise Refused(f"a config cannot be {describe(value)}", expected="keys with values, such as `processes: 1`")
+    if "capabilities" not in value:
+        at.report("`capabilities` is missing", expected="a function at least: {reverse: geard.examples.reverse}")
+    return _config(value, at)
+
+
+LOGGING_KEYS: Final = {
+    "level": Key(choice("debug", "info", "warning", "error", "critical")),
+    "format": Key(choice("text", "json")),
+    "file": Key(log_file),
+}
+
+CONFIG_KEYS: Final = {
+    "job_servers": Key(job_servers),
+    "greenlets_per_server": Key(greenlets),
+    "encoding": Key(encoding),
+    "capabilities": Key(capabilities),
+    "python_path": Key(list_of(import_location, "a list of directories")),
+    "working_directory": Key(directory),
+    "on_start": Key(dotted_path),
+    "client_id": Key(client_id),
+    "max_packet": Key(size(1024, MAX_PACKET_BYTES), "max_packet_bytes"),
+    "logging": Key(record(Logging, LOGGING_KEYS)),
+    "processes": Key(processes),
+    "shutdown_timeout": Key(duration(), "shutdown_timeout_seconds"),
+    "drain_timeout": Key(duration(), "drain_timeout_seconds"),
+    "max_jobs": Key(whole_number(1)),
+    "max_memory": Key(size(1024**2), "max_memory_bytes"),
+    "max_age": Key(duration(least_seconds=1), "max_age_seconds"),
+    "block_warning": Key(duration(least_seconds=0.01), "block_warning_seconds"),
+    "hang_timeout": Key(duration(least_seconds=2), "hang_timeout_seconds"),  # it misses two heartbeats at least
+    "control_socket": Key(socket_path),
+}
+_config = record(
+    Config, CONFIG_KEYS, Check(frozenset({"block_warning_seconds", "hang_timeout_seconds"}), check_patience)
+)

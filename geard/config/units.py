@@ -1,0 +1,69 @@
+"""Durations and sizes as people write them: `1h30m`, `250ms`, `64M`. Bare numbers are seconds and bytes."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+from geard.errors import InvalidRequest
+
+DURATION_EXPECTED: Final = "a duration such as 30s, 5m, 1h30m or 250ms (a bare number is seconds)"
+SIZE_EXPECTED: Final = "a size such as 512K, 64M or 2G (a bare number is bytes)"
+
+_NUMBER: Final = r"\d+(?:\.\d+)?"
+_DURATION_UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}  # as they follow each other
+_DURATION: Final = re.compile("".join(rf"(?:({_NUMBER}){unit}(?![a-z]))?" for unit in _DURATION_UNITS), re.ASCII)
+_SIZE_UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+_SIZE: Final = re.compile(rf"({_NUMBER})(?:([KMG])(?:iB)?)?", re.ASCII)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds. Raises InvalidRequest when `text` is not a duration."""
+    if re.fullmatch(_NUMBER, text, re.ASCII):
+        seconds = float(text)
+    else:
+        match = _DURATION.fullmatch(text)
+        if not match or not text:
+            raise InvalidRequest(f"{text!r} is not {DURATION_EXPECTED}")
+        seconds = sum(
+            float(number) * unit
+            for number, unit in zip(match.groups(), _DURATION_UNITS.values(), strict=True)
+            if number is not None
+        )
+    if not math.isfinite(seconds):
+        raise InvalidRequest(f"{text[:20]!r}… is too long")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest way to write a duration, to the millisecond: parse_duration reads it back."""
+    left = round(seconds * 1000)
+    parts = []
+    for unit, length_seconds in _DURATION_UNITS.items():
+        count, left = divmod(left, round(length_seconds * 1000))
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def parse_size(text: str) -> int:
+    """Bytes; the units are powers of 1024. Raises InvalidRequest when `text` is not a size."""
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise InvalidRequest(f"{text!r} is not {SIZE_EXPECTED}")
+    number, unit = match.groups(default="")
+    if "." not in number and len(number) < 20:
+        return int(number) * _SIZE_UNITS[unit]
+    size = float(number) * _SIZE_UNITS[unit]
+    if not math.isfinite(size):
+        raise InvalidRequest(f"{text[:20]!r}… is too large")
+    return int(size)
+
+
+def format_size(size_bytes: int) -> str:
+    """The shortest exact way to write a size: parse_size reads it back."""
+    for unit, factor in reversed(_SIZE_UNITS.items()):
+        if size_bytes and size_bytes % factor == 0:
+            return f"{size_bytes // factor}{unit}"
+    return str(size_bytes)
