@@ -59,16 +59,19 @@ class Connection:
         deadline = time.monotonic() + timeout_seconds
         context = _tls_context(server) if server.tls else None
         reasons = []
+        refused = True
         for family, address in _resolve(server):
             left = deadline - time.monotonic()
             if left <= 0:
                 reasons.append(f"{address[0]}: no time left")
+                refused = False
                 break
             try:
                 return cls(_open(family, address, server, context, left), server)
             except OSError as error:  # ssl.SSLError is one
                 reasons.append(f"{address[0]}: {_reason(error, timeout_seconds)}")
-        raise CannotConnect(f"cannot connect to {server}: {'; '.join(reasons)}")
+                refused = refused and isinstance(error, ConnectionRefusedError)
+        raise CannotConnect(f"cannot connect to {server}: {'; '.join(reasons)}", refused=refused)
 
     def __repr__(self) -> str:
         return f"<Connection {self.server}{' tls' if self.server.tls else ''}{' closed' if self.closed else ''}>"

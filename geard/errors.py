@@ -72,10 +72,13 @@ class ConnectionLost(GeardError):
 
 
 class CannotConnect(ConnectionLost):
-    """No connection could be made: refused, unreachable, unknown name, TLS refused. Nothing was sent."""
+    """No connection could be made: refused, unreachable, unknown name, TLS refused. Nothing was sent.
 
-    def __init__(self, message: str) -> None:
+    `refused` is True when the host answered that nobody listens: asking again soon costs nobody anything."""
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
         super().__init__(message, job_created=False)
+        self.refused = refused
 
 
 class ServerTimeout(ConnectionLost):

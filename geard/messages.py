@@ -1,8 +1,9 @@
 """What supervisor and worker process say to each other, one JSON object a line over a socket pair.
 
 The supervisor starts worker processes and never imports them: this vocabulary is all they share. The child's first
-words are Ready or CannotStart; until then it takes no jobs. A Heartbeat follows each second, and a last one goes before
-Drained, so that no job goes uncounted. When the child reads the end of the socket, its supervisor is gone and it drains.
+words are Ready or CannotStart; until then it takes no jobs. A Heartbeat follows each second, and a last one goes
+before Drained, so that no job goes uncounted. When the child reads the end of the socket, its supervisor is gone and
+it drains.
 
 Beside this there are two signals: TERM makes a child drain, and USR2 (STACKS_SIGNAL) makes it write the stacks of its
 native threads to stderr even when its loop is blocked (faulthandler).

@@ -1,0 +1,8 @@
+"""What runs inside a worker process: capabilities, jobs, channels and the pool that holds them.
+
+Plain blocking code on socket and threading, but for `process`, which patches them."""
+
+from geard.worker.job import Job
+from geard.worker.pool import WorkerPool
+
+__all__ = ["Job", "WorkerPool"]

@@ -1,0 +1,361 @@
+"""The channel: one connection to one job server, and the greenlets that share it.
+
+A greenlet calls next_job, runs the job and calls done; all of it blocking code.
+
+Rules:
+- Leader and followers. One idle greenlet holds the read lock and blocks in receive; the others wait for the lock.
+  What it reads becomes a queue of jobs; it takes one, gives up the lock and runs it. Who finishes a job while others
+  are queued goes on to the next without a switch.
+- Never grab a job that no greenlet is free to run, and none at all while draining.
+- A result never waits for another job. The reader flushes before it blocks. In the middle of a batch, results go out
+  when a third of the window is done, after a millisecond, and before a job of a capability that is not known to be
+  quick. Otherwise the writer flushes, once per turn of the loop.
+- Draining sends no CANT_DO: gearmand would hand the jobs in flight to others. What is owed is taken and run; then an
+  echo proves that every result was read, and the connection closes.
+- A broken connection ends the session only. Its jobs go on, their results are dropped; the channel connects again,
+  for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from geard.config import JobServer
+from geard.connection import Connection
+from geard.errors import ConnectionLost, ProtocolError, ServerTimeout
+from geard.protocol import Command, Packet, request
+from geard.worker.capability import BoundCapability
+from geard.worker.job import Job
+from geard.worker.reconnect import Backoff
+from geard.worker.session import FAREWELL, Session
+from geard.worker.window import HOARD_SECONDS, GrabWindow, grabs_due
+
+log = logging.getLogger("geard.worker")
+
+QUICK_SECONDS: Final = 0.001
+"""A result may wait so long for company in its write."""
+
+SILENT_TICKS: Final = 30
+"""A job server that owes an answer and says nothing for so many ticks of about a second is taken for dead. Ticks, not
+seconds: a capability that held the loop for a minute must not make us hang up on a server that has answered."""
+
+
+PROVED_TICKS: Final = 3
+"""A connection that has worked for so long is a good one: see Backoff."""
+
+
+class Channel:
+    """The greenlets' side of one job server. `greenlets` of them may call next_job."""
+
+    def __init__(
+        self,
+        server: JobServer,
+        capabilities: Mapping[bytes, BoundCapability],
+        *,
+        greenlets: int,
+        client_id: str,
+        max_packet_bytes: int,
+        dial: Callable[[JobServer], Connection] = Connection.dial,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.server = server
+        self.greenlets = greenlets
+        self.done_count = 0
+        self.failed_count = 0
+        self.registered = threading.Event()  # the job server knows our abilities; cleared when the connection is lost
+        self.tried = threading.Event()  # the first attempt to connect is over, for better or worse
+        self.drained = threading.Event()
+        self._capabilities = capabilities
+        self._client_id = client_id
+        self._max_packet_bytes = max_packet_bytes
+        self._dial = dial
+        self._clock = clock
+        self._window = GrabWindow(greenlets)
+        self._busy: set[Job] = set()  # every job that has or will need a greenlet, of this session or an earlier one
+        self._assigned: deque[Job] = deque()  # those of them that no greenlet has taken
+        self._session: Session | None = None
+        self._backoff = Backoff()
+        self._read_lock = threading.Lock()
+        self._draining = threading.Event()
+        self._write_due = threading.Event()
+        self._last: Job | None = None  # the last job that was begun or ended
+
+    def __repr__(self) -> str:
+        state = "drained" if self.drained.is_set() else "draining" if self._draining.is_set() else "open"
+        return (
+            f"<Channel {self.server} {state} {len(self._busy)}/{self.greenlets} running {self._window} {self._session}>"
+        )
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs in flight."""
+        return list(self._busy)
+
+    # --- a greenlet's three calls ---------------------------------------------------------------------------------
+
+    def next_job(self) -> Job | None:
+        """Block until there is a job for this greenlet. None when the channel has drained: do not call again."""
+        assigned = self._assigned
+        while True:
+            try:
+                job = assigned.popleft()
+            except IndexError:
+                if not self._lead():
+                    return None
+                continue
+            session = job.session
+            if session.lost:  # it was handed to another worker when the connection went
+                self._busy.discard(job)
+                continue
+            if not job.capability.quick and session.waiting:
+                try:
+                    session.flush()
+                except BaseException:  # a stray gevent.Timeout of user code, say: the job is not the worse for it
+                    assigned.appendleft(job)
+                    raise
+            job.started = now = self._clock()
+            if now - job.received > HOARD_SECONDS:
+                self._window.hoarded(now)
+            self._last = job
+            return job
+
+    def done(self, job: Job) -> None:
+        """The greenlet has run the job, answered or not, and is free."""
+        self._busy.discard(job)
+        self.done_count += 1
+        if job.failed:
+            self.failed_count += 1
+        now = self._clock()
+        job.capability.quick = now - job.started < QUICK_SECONDS or self._last is not job
+        self._last = job
+        session = job.session
+        if not self._assigned or session.lost:
+            return  # _lead flushes
+        if session.waiting >= self._window.size // 3 or now - session.flushed_at > QUICK_SECONDS:
+            session.flushed_at = now
+            session.flush()
+        else:
+            self._wake_writer()
+
+    def write(self) -> None:
+        """The writer's whole life: flush once per turn of the loop in which there is something to send."""
+        while not self.drained.is_set():
+            self._write_due.wait()
+            self._write_due.clear()
+            session = self._session
+            if session:
+                session.flush()
+
+    def _wake_writer(self) -> None:
+        if not self._write_due.is_set():
+            self._write_due.set()
+
+    # --- the leader -----------------------------------------------------------------------------------------------
+
+    def _lead(self) -> bool:
+        """Wait until a job is queued, reading for everybody when nobody else does. False: the channel has drained."""
+        if not self._read_lock.acquire(blocking=False):
+            self._wake_writer()  # what this greenlet leaves behind must not wait for the reader
+            self._read_lock.acquire()
+        try:
+            while not self._assigned:
+                if self._over():
+                    return False
+                self._read()
+            return True
+        finally:
+            self._read_lock.release()
+
+    def _over(self) -> bool:
+        """Whether no job will ever come: drained, or draining with no connection to take one from."""
+        if self._draining.is_set() and (self._session is None or self._session.lost):
+            if not self._busy:
+                self._end()
+            return True
+        return self.drained.is_set()
+
+    def _read(self) -> None:
+        """One turn of the leader: send what is due, read once, account for it."""
+        session = self._session
+        if session is None or session.lost:
+            self._connect()
+            return
+        session.flushed_at = self._clock()
+        session.flush()
+        try:
+            self._hear(session)
+        except ConnectionLost as error:
+            session.lose(error)
+        if session.lost:
+            self._leave(session)
+
+    def _hear(self, session: Session) -> None:
+        jobs = no_jobs = 0
+        noop = farewell = False
+        busy, assigned, capabilities = self._busy, self._assigned, self._capabilities
+        packets = session.receive()
+        now = self._clock()
+        try:
+            for packet in packets:
+                command, fields = packet
+                if command is Command.JOB_ASSIGN_UNIQ:
+                    if jobs + no_jobs >= session.owed:
+                        raise ProtocolError(f"{self.server} assigned a job that nobody asked for: {fields[0]!r}")
+                    jobs += 1
+                    handle, function, unique, workload = fields
+                    capability = capabilities.get(function)
+                    if capability is None:
+                        self._refuse(session, handle, function)
+                        continue
+                    job = Job(session, capability, handle, unique, workload, now)
+                    busy.add(job)
+                    assigned.append(job)
+                elif command is Command.NO_JOB:
+                    if jobs + no_jobs >= session.owed:
+                        raise ProtocolError(f"{self.server} sent a NO_JOB that nobody asked for")
+                    no_jobs += 1
+                elif command is Command.NOOP:
+                    noop = True
+                else:
+                    farewell = self._hear_other(session, packet)
+        finally:
+            session.heard(jobs=jobs, no_jobs=no_jobs, noop=noop)
+        if no_jobs:
+            self._window.came_short()
+        elif jobs:
+            self._window.assigned(jobs, now)
+        if not self.registered.is_set():
+            self._announce()
+        if farewell:
+            self._end()
+
+    def _hear_other(self, session: Session, packet: Packet) -> bool:
+        """A packet that is not about assigning jobs. True for the echo that ends a drain."""
+        if packet.command is Command.ECHO_RES and packet.fields == [FAREWELL] and session.bade_farewell:
+            return True
+        if packet.command is Command.ERROR:
+            code, text = (field.decode(errors="replace") for field in packet.fields)
+            if code == "JOB_NOT_FOUND":
+                log.warning("%s no longer knows a job that we answered; another worker has it", self.server)
+                return False
+            raise ProtocolError(f"{self.server} answered {code}: {text}")
+        raise ProtocolError(f"{self.server} sent {packet.command.name}, which nobody asked for")
+
+    def _refuse(self, session: Session, handle: bytes, function: bytes) -> None:
+        log.error(
+            "job for a function that we do not have: failed",
+            extra={"function": function.decode(errors="replace"), "handle": handle.decode(errors="replace")},
+        )
+        session.send(request(Command.WORK_FAIL, handle))
+
+    # --- connecting -----------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        """One attempt, after the wait that the failures before it call for. Draining ends the wait."""
+        self._draining.wait(self._backoff.wait_seconds(random.random))
+        if self._draining.is_set():
+            return
+        try:
+            connection = self._dial(self.server)
+        except ConnectionLost as error:
+            if self._backoff.failed(error):
+                log.warning("%s; trying again until it answers", error)
+            self.tried.set()
+            return
+        if self._draining.is_set():
+            connection.close()
+            return
+        session = Session(
+            connection,
+            max_packet_bytes=self._max_packet_bytes,
+            grabs_due=self._grabs_due,
+            finished=self._finished,
+            wake_writer=self._wake_writer,
+        )
+        session.open([request(Command.SET_CLIENT_ID, self._client_id.encode())])
+        session.open(request(Command.CAN_DO, name) for name in self._capabilities)
+        self._window.quiet()
+        self._session = session
+
+    def _announce(self) -> None:
+        log.info("connected to %s", self.server)
+        self._backoff.connected()
+        self.registered.set()
+        self.tried.set()
+
+    def _leave(self, session: Session) -> None:
+        """The session is lost: its queued jobs are someone else's now, its running ones go on for nothing."""
+        session.connection.close()
+        self.registered.clear()
+        self.tried.set()
+        if self.drained.is_set():
+            return
+        for job in list(self._assigned):
+            if job.session is session:
+                self._busy.discard(job)
+        self._assigned.clear()
+        error = session.error or ConnectionLost(f"lost {self.server}")
+        if self._backoff.failed(error):
+            running = sum(job.session is session for job in self.jobs)
+            log.warning(
+                "%s; connecting again%s", error, f", {running} jobs in flight are lost to others" * bool(running)
+            )
+
+    # --- the channel's decisions, and its end ---------------------------------------------------------------------
+
+    def _grabs_due(self, owed: int) -> int:
+        if self._draining.is_set():
+            return 0
+        queued = len(self._assigned)
+        idle = self.greenlets - len(self._busy)
+        return grabs_due(window=self._window.size, owed=owed, queued=queued, idle=idle)
+
+    def _finished(self) -> bool:
+        return self._draining.is_set() and not self._busy
+
+    def tick(self) -> None:
+        """Called about once a second. Asks again when idle; finds a job server that has stopped answering."""
+        session = self._session
+        if session is None or session.lost:
+            return
+        session.age_ticks += 1
+        if session.age_ticks == PROVED_TICKS and session.registered:
+            self._backoff.succeeded()
+        if session.owed or session.decoder.in_packet or session.bade_farewell:
+            session.silent_ticks += 1
+            if session.silent_ticks >= SILENT_TICKS:
+                session.lose(ServerTimeout(f"{self.server} has not answered for {SILENT_TICKS} s"))
+        elif len(self._busy) < self.greenlets and session.registered:
+            session.silent_ticks = 0
+            session.ask_again()
+
+    def drain(self) -> None:
+        """Grab no more jobs; those in flight go on. Safe to call twice."""
+        self._draining.set()
+        if (self._session is None or self._session.lost) and not self._busy:
+            self._end()
+        self._wake_writer()
+
+    def abandon(self) -> list[Job]:
+        """Close the connection now: the job server hands the jobs in flight, which are returned, to others."""
+        abandoned = [job for job in self._busy if not job.answered]
+        self._draining.set()
+        session = self._session
+        if session:
+            session.lose(ConnectionLost(f"hung up on {self.server}"))
+            session.connection.close()
+        self.drained.set()
+        self._wake_writer()
+        return abandoned
+
+    def _end(self) -> None:
+        if self._session:
+            self._session.connection.close()
+        self.drained.set()
+        self._wake_writer()

@@ -1,0 +1,58 @@
+"""gevent's way to do what the pool asks for: start greenlets, limit a job's time, run C code in native threads.
+
+Only a worker process imports this; the pool itself is handed the functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import gevent
+from gevent.threadpool import ThreadPool
+
+from geard.errors import JobTimeout
+from geard.worker.capability import Invoke, Runtime
+from geard.worker.job import Job
+from geard.worker.pool import late_text
+
+
+def start_greenlet(target: Callable[[], None], name: str) -> gevent.Greenlet[..., None]:
+    """Start a greenlet for the pool."""
+    greenlet = gevent.spawn(target)
+    greenlet.name = name
+    return greenlet
+
+
+class Interrupt:
+    """The time limit of one job: its greenlet gets a gevent.Timeout where it waits, and JobTimeout comes out.
+
+    The timeout is on while user code runs, and off before geard's own code goes on. A function that holds the loop is
+    not interrupted until it yields: nothing inside the process could."""
+
+    __slots__ = ("_job", "_seconds", "_timeout")
+
+    def __init__(self, job: Job, seconds: float) -> None:
+        self._job = job
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._timeout = gevent.Timeout.start_new(self._seconds)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timeout.close()
+        if error is self._timeout:
+            raise JobTimeout(late_text(self._job, self._seconds))
+
+
+def runtime(native_threads: int) -> Runtime:
+    """How a worker process runs jobs: `native_threads` is how many `thread: true` jobs can run at once."""
+    threads = ThreadPool(max(native_threads, 1))
+
+    def in_thread(invoke: Invoke, job: Job) -> Any:
+        return threads.apply(invoke, (job,))
+
+    return Runtime(limit=Interrupt, in_thread=in_thread)

@@ -1,0 +1,130 @@
+"""A job in the hands of a greenlet: what a hands-on function talks to.
+
+Rules:
+- A job's packets go out on the connection that assigned it, or not at all: gearmand answers JOB_NOT_FOUND on any
+  other, and has already queued the job again. So a job holds its session, and never asks for another.
+- A job is answered once. The first of complete, fail, exception and its time limit wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from geard.errors import InvalidRequest
+from geard.protocol import Command, request
+
+if TYPE_CHECKING:
+    from geard.worker.capability import BoundCapability
+    from geard.worker.session import Session
+
+
+class Job:
+    """One job. `workload` is the raw bytes; `handle`, `unique` and `function` are text."""
+
+    __slots__ = (
+        "_session",
+        "answered",
+        "capability",
+        "failed",
+        "raw_handle",
+        "raw_unique",
+        "received",
+        "started",
+        "workload",
+    )
+
+    def __init__(
+        self, session: Session, capability: BoundCapability, handle: bytes, unique: bytes, workload: bytes, now: float
+    ) -> None:
+        self._session = session
+        self.capability = capability
+        self.raw_handle = handle
+        self.raw_unique = unique
+        self.workload = workload
+        self.received = now  # by the session's clock
+        self.started = 0.0  # 0 while no greenlet has taken it
+        self.answered = False
+        self.failed = False  # answered with anything but a result
+
+    def __repr__(self) -> str:
+        state = "failed" if self.failed else "answered" if self.answered else "running" if self.started else "waiting"
+        return f"<Job {self.handle} {self.function} {state}>"
+
+    @property
+    def handle(self) -> str:
+        """The job server's name for this job."""
+        return self.raw_handle.decode(errors="replace")
+
+    @property
+    def unique(self) -> str:
+        """The client's name for it; may be empty."""
+        return self.raw_unique.decode(errors="replace")
+
+    @property
+    def function(self) -> str:
+        """The function name it was submitted for."""
+        return self.capability.name
+
+    @property
+    def server(self) -> str:
+        """The address of the job server that assigned it."""
+        return self._session.address
+
+    @property
+    def session(self) -> Session:
+        """The connection's session that it belongs to."""
+        return self._session
+
+    # --- on the way -----------------------------------------------------------------------------------------------
+
+    def status(self, numerator: int, denominator: int) -> None:
+        """Tell clients how far it is: WORK_STATUS."""
+        self.send(request(Command.WORK_STATUS, self.raw_handle, b"%d" % numerator, b"%d" % denominator))
+
+    def data(self, chunk: Any) -> None:
+        """Send a piece of the result: WORK_DATA. Encoded as a result is."""
+        self.send(request(Command.WORK_DATA, self.raw_handle, self.capability.codec.encode(chunk)))
+
+    def warning(self, text: Any) -> None:
+        """Send a warning to clients: WORK_WARNING. Text is UTF-8; anything else is encoded as a result is."""
+        data = text.encode() if isinstance(text, str) else self.capability.codec.encode(text)
+        self.send(request(Command.WORK_WARNING, self.raw_handle, data))
+
+    def send(self, packet: bytes) -> None:
+        """Send a packet as it is (see geard.protocol.request). Waits while the connection is far behind."""
+        self._session.send(packet)
+
+    def stream(self, pieces: Generator[Any, Any, Any]) -> Any:
+        """Send each item of a generator as WORK_DATA; its return value is returned."""
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration as stop:
+                return stop.value
+            self.data(piece)
+
+    # --- the answer -----------------------------------------------------------------------------------------------
+
+    def complete(self, result: Any = None) -> None:
+        """End the job with its result: WORK_COMPLETE. Raises what the encoding raises, and then is not answered."""
+        data = self.capability.codec.encode(result)
+        self._answer(request(Command.WORK_COMPLETE, self.raw_handle, data))
+
+    def fail(self) -> None:
+        """End the job as failed, without a reason: WORK_FAIL."""
+        self._answer(request(Command.WORK_FAIL, self.raw_handle))
+        self.failed = True
+
+    def exception(self, text: str | bytes) -> None:
+        """End the job as failed, with a reason: WORK_EXCEPTION alone, since gearmand takes it as the job's end."""
+        data = text.encode(errors="replace") if isinstance(text, str) else text
+        self._answer(request(Command.WORK_EXCEPTION, self.raw_handle, data))
+        self.failed = True
+
+    def _answer(self, packet: bytes) -> None:
+        # No call between read and write of the flag: in threads, only one of two answers can win.
+        answered, self.answered = self.answered, True
+        if answered:
+            raise InvalidRequest(f"{self.function} {self.handle} was answered before")
+        self._session.answer(self, packet)

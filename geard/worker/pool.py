@@ -1,0 +1,239 @@
+"""The pool: every channel of one process and the greenlets that serve them.
+
+    with WorkerPool(config) as pool:      # started; drained on the way out
+        ...
+
+    stop = WorkerPool(config).start()     # for those who want just that
+    ...
+    stop()
+
+Plain threads by default; a worker process hands in gevent's way to start greenlets and to limit a job's time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from geard.config import Config, JobServer
+from geard.errors import ConfigError, GeardError, Problem
+from geard.messages import RunningJob
+from geard.worker.capability import BoundCapability, Invoke, Runtime, resolve_all
+from geard.worker.channel import Channel
+from geard.worker.job import Job
+from geard.worker.run import run
+
+log = logging.getLogger("geard.worker")
+
+TICK_SECONDS: Final = 1.0
+
+Spawn = Callable[[Callable[[], None], str], object]
+
+
+def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
+    """The default way to start what a channel needs."""
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+@contextmanager
+def answer_when_late(job: Job, seconds: float) -> Iterator[None]:
+    """The time limit where nothing can interrupt a function: the job is answered in time, and its thread stays busy
+    until the function returns."""
+    timer = threading.Timer(seconds, _answer_late, (job, seconds))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _answer_late(job: Job, seconds: float) -> None:
+    try:
+        job.exception(late_text(job, seconds))
+    except GeardError:
+        return  # it was answered in the meantime
+    log.error("job failed: %s; its thread is busy until the function returns", late_text(job, seconds), extra={
+        "function": job.function, "handle": job.handle, "unique": job.unique, "server": job.server})  # fmt: skip
+    job.session.wake()
+
+
+def late_text(job: Job, seconds: float) -> str:
+    """What client and log are told of a job that ran over its time limit."""
+    return f"{job.function} ran longer than its timeout of {seconds:g} s"
+
+
+def call_here(invoke: Invoke, job: Job) -> Any:
+    """`thread: true` where every job has a thread anyway."""
+    return invoke(job)
+
+
+THREADS: Final = Runtime(limit=answer_when_late, in_thread=call_here)
+
+
+class WorkerPool:
+    """All channels of a config. Raises ConfigError if a capability cannot run.
+
+    `start` begins to take jobs, `drain` stops taking them, `join` waits for those in flight, `abandon` hangs up."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        spawn: Spawn = start_thread,
+        runtime: Runtime = THREADS,
+        verbose: bool = False,
+    ) -> None:
+        capabilities, problems = resolve_all(config)
+        if problems or not capabilities:
+            raise ConfigError(problems or [_no_capabilities()])
+        for capability in capabilities:
+            capability.prepare(runtime)
+        self.config = config
+        self.capabilities = capabilities
+        self._spawn = spawn
+        self._verbose = verbose
+        self._stopped = threading.Event()
+        self._started = False
+        self.channels = [
+            self._channel(server, group, greenlets)
+            for server in config.job_servers
+            for group, greenlets in channel_groups(capabilities, config.greenlets_per_server)
+        ]
+
+    def _channel(self, server: JobServer, group: list[BoundCapability], greenlets: int) -> Channel:
+        return Channel(
+            server,
+            {capability.raw_name: capability for capability in group},
+            greenlets=greenlets,
+            client_id=self.config.client_id or default_client_id(),
+            max_packet_bytes=self.config.max_packet_bytes,
+        )
+
+    def __repr__(self) -> str:
+        return f"<WorkerPool {self.running}/{self.greenlets} running, {len(self.channels)} channels>"
+
+    def __enter__(self) -> WorkerPool:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def greenlets(self) -> int:
+        """How many jobs can run at once."""
+        return sum(channel.greenlets for channel in self.channels)
+
+    @property
+    def running(self) -> int:
+        """How many jobs are in flight."""
+        return sum(len(channel.jobs) for channel in self.channels)
+
+    def start(self) -> Callable[[], None]:
+        """Connect and take jobs. Returns the function that stops it again: see `stop`."""
+        if not self._started:
+            self._started = True
+            for channel in self.channels:
+                for number in range(channel.greenlets):
+                    self._spawn(lambda channel=channel: self._work(channel), f"{channel.server} {number}")  # type: ignore[misc]
+                self._spawn(channel.write, f"{channel.server} writer")
+            self._spawn(self._tick, "clock")
+        return self.stop
+
+    def wait_until_tried(self, deadline: float) -> None:
+        """Block until each job server has answered or failed to, at most until `deadline` (monotonic)."""
+        for channel in self.channels:
+            channel.tried.wait(max(0.0, deadline - time.monotonic()))
+
+    def drain(self) -> None:
+        """Grab no more jobs; those in flight go on. Safe to call twice."""
+        for channel in self.channels:
+            channel.drain()
+
+    def join(self, deadline: float | None = None) -> bool:
+        """Block until every channel has drained, or `deadline` (monotonic) has passed. Whether they have."""
+        for channel in self.channels:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not channel.drained.wait(left):
+                return False
+        self._stopped.set()
+        return True
+
+    def abandon(self) -> list[RunningJob]:
+        """Hang up now; the job servers hand the jobs in flight, which are returned, to other workers."""
+        self._stopped.set()
+        now = time.monotonic()
+        return [snapshot(job, now) for channel in self.channels for job in channel.abandon()]
+
+    def stop(self) -> None:
+        """Drain, wait at most the config's shutdown_timeout, abandon what is left. Safe to call twice."""
+        self.drain()
+        if not self.join(time.monotonic() + self.config.shutdown_timeout_seconds):
+            for job in self.abandon():
+                log.warning("abandoned %s %s after %.1f s", job.function, job.handle, job.seconds)
+
+    def jobs(self) -> list[RunningJob]:
+        """The jobs in flight."""
+        now = time.monotonic()
+        return [snapshot(job, now) for channel in self.channels for job in channel.jobs]
+
+    def _work(self, channel: Channel) -> None:
+        """A greenlet's whole life."""
+        while True:
+            try:
+                while (job := channel.next_job()) is not None:
+                    try:
+                        run(job)
+                    finally:
+                        channel.done(job)
+                    if self._verbose:
+                        log_job(job)
+                return
+            except BaseException as error:
+                # Only user code can be behind this: a gevent.Timeout that it left running, or a kill of this greenlet
+                # that came after its job had ended. The greenlet must not be lost, whatever it is.
+                log.warning("something left over from an earlier job interrupted %s: %r", channel.server, error)
+
+    def _tick(self) -> None:
+        while not self._stopped.wait(TICK_SECONDS):
+            for channel in self.channels:
+                channel.tick()
+
+
+def channel_groups(
+    capabilities: list[BoundCapability], greenlets_per_server: int
+) -> list[tuple[list[BoundCapability], int]]:
+    """Which capabilities share a channel: those with a number of greenlets of their own have one to themselves."""
+    common = [capability for capability in capabilities if capability.spec.greenlets_per_server is None]
+    own = [([c], c.spec.greenlets_per_server) for c in capabilities if c.spec.greenlets_per_server is not None]
+    return [*([(common, greenlets_per_server)] if common else []), *own]
+
+
+def snapshot(job: Job, now: float) -> RunningJob:
+    """What others may know of a job in flight."""
+    return RunningJob(job.function, job.handle, job.unique, job.server, now - job.started if job.started else 0.0)
+
+
+def log_job(job: Job) -> None:
+    """The line of `geard run -v` for each job."""
+    log.info(
+        "%s %s in %.1f ms", job.function, "failed" if job.failed else "done", (time.monotonic() - job.started) * 1000,
+        extra={"handle": job.handle, "unique": job.unique, "server": job.server})  # fmt: skip
+
+
+def default_client_id() -> str:
+    """`host-pid-name`: what `workers` of the admin protocol shows of us."""
+    return f"{socket.gethostname()}-{os.getpid()}-geard"
+
+
+def _no_capabilities() -> Problem:
+    return Problem("no capabilities", key="capabilities", hint="name at least one: reverse: geard.examples.reverse")

@@ -1,0 +1,285 @@
+"""A worker process: `python -m gevent.monkey --module geard.worker.process FD`, patched before anything is imported.
+
+Rules:
+- FD is one end of a socket pair with the supervisor (geard/messages.py). Its end means that the supervisor is gone:
+  drain. Everything else it may be told is a message too, but TERM, which drains as well.
+- INT and HUP are the supervisor's affair and ignored here: a terminal sends them to both.
+- The process ends when its jobs have, not when the threads and greenlets have that user code left behind.
+"""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import heapq
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+import gevent
+from gevent import socket
+from gevent.event import Event
+from gevent.lock import RLock
+from setproctitle import setproctitle
+
+from geard import exits, logs, messages
+from geard.config import Config
+from geard.errors import CapabilityError, ConfigError, Problem
+from geard.messages import (
+    HEARTBEAT_JOBS,
+    HEARTBEAT_SECONDS,
+    STACKS_SIGNAL,
+    Blocked,
+    CannotStart,
+    Drain,
+    Drained,
+    DumpStacks,
+    Heartbeat,
+    Jobs,
+    ListJobs,
+    Ready,
+    ReopenLog,
+    Start,
+)
+from geard.worker.capability import import_path
+from geard.worker.greenlets import runtime, start_greenlet
+from geard.worker.pool import WorkerPool, snapshot
+from geard.worker.stacks import busy_greenlets
+from geard.worker.watchdog import Watchdog
+
+log = logging.getLogger("geard.worker")
+
+READY_SECONDS: Final = 10.0
+"""How long to wait for the job servers' first answers before saying Ready with some of them unreachable."""
+
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+class WorkerProcess:
+    """The pool of this process, and its conversation with the supervisor."""
+
+    def __init__(self, supervisor: socket.socket, start: Start, pool: WorkerPool) -> None:
+        self._supervisor = supervisor
+        self._start = start
+        self._pool = pool
+        self._sending = RLock()
+        self._over = Event()
+        self._draining_since = 0.0
+        self._done_before_drain = 0
+
+    def run(self, lines: LineReader) -> None:
+        """Take jobs until told to drain, or the supervisor is gone, and until that is through."""
+        self._pool.start()
+        gevent.signal_handler(signal.SIGTERM, self._terminate)
+        gevent.spawn(self._listen, lines)
+        Watchdog(self._start.config.block_warning_seconds, self._report_blocked).start()
+        self._pool.wait_until_tried(time.monotonic() + READY_SECONDS)
+        self._send(Ready(*self._servers()))
+        gevent.spawn(self._beat)
+        self._over.wait()
+        abandoned = self._pool.abandon()
+        finished = self._done() - self._done_before_drain
+        self._send(self._heartbeat())
+        self._send(Drained(time.monotonic() - self._draining_since, finished, tuple(abandoned)))
+
+    def drain(self, timeout_seconds: float | None) -> None:
+        """Grab no more; end when all is done, or after the timeout. A later call may shorten it."""
+        if not self._draining_since:
+            self._draining_since = time.monotonic()
+            self._done_before_drain = self._done()
+            log.info("draining: %d jobs in flight", self._pool.running)
+            self._pool.drain()
+            gevent.spawn(self._join)
+        if timeout_seconds is not None:
+            gevent.spawn_later(timeout_seconds, self._over.set)
+
+    def _join(self) -> None:
+        self._pool.join()
+        self._over.set()
+
+    def _terminate(self) -> None:
+        self.drain(0.0 if self._draining_since else self._start.config.shutdown_timeout_seconds)
+
+    # --- the conversation -----------------------------------------------------------------------------------------
+
+    def _listen(self, lines: LineReader) -> None:
+        while line := lines.next_line():
+            message = messages.load_to_child(line)
+            _HANDLERS[type(message)](self, message)
+        if not self._draining_since:
+            log.warning("the supervisor is gone: draining")
+        self.drain(self._start.config.shutdown_timeout_seconds)
+
+    def _send(self, message: messages.FromChild) -> None:
+        try:
+            with self._sending:
+                self._supervisor.sendall(messages.dump(message))
+        except OSError:
+            return  # the supervisor is gone, which _listen notices
+
+    def _drain_asked(self, message: Drain) -> None:
+        self.drain(message.timeout_seconds)
+
+    def _dump_stacks(self, _: DumpStacks) -> None:
+        busy = busy_greenlets()
+        log.warning("%d busy greenlets", len(busy))
+        now = time.monotonic()
+        for job, stack in busy:
+            log.warning(
+                "%s %s %s running for %.1f s\n%s", job.function, job.handle, job.unique, now - job.started, stack
+            )
+
+    def _reopen_log(self, _: ReopenLog) -> None:
+        logs.reopen()
+
+    def _list_jobs(self, _: ListJobs) -> None:
+        self._send(Jobs(tuple(self._pool.jobs())))
+
+    def _report_blocked(self, blocked: Blocked) -> None:
+        # From the watchdog's native thread, while the loop is held: gevent's socket cannot be used, and a message that
+        # the loop is in the middle of sending must not be cut in two.
+        if not self._sending.locked():
+            try:
+                os.write(self._supervisor.fileno(), messages.dump(blocked))
+            except OSError:
+                return  # full or gone: it is in the log already
+
+    # --- counters -------------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        title = ""
+        while True:
+            beat = self._heartbeat()
+            self._send(beat)
+            about = f"{self._start.number} generation {self._start.generation}"
+            shown = f"geard: worker {about}, {beat.running}/{beat.greenlets} running"
+            if shown != title:
+                title = shown
+                setproctitle(title)
+            gevent.sleep(HEARTBEAT_SECONDS)
+
+    def _heartbeat(self) -> Heartbeat:
+        jobs = [job for channel in self._pool.channels for job in channel.jobs]
+        longest = heapq.nsmallest(HEARTBEAT_JOBS, jobs, key=lambda job: job.started or job.received)
+        now = time.monotonic()
+        connected, disconnected = self._servers()
+        return Heartbeat(
+            running=len(jobs),
+            greenlets=self._pool.greenlets,
+            done=self._done(),
+            failed=sum(channel.failed_count for channel in self._pool.channels),
+            connected=connected,
+            disconnected=disconnected,
+            memory_bytes=_memory_bytes(),
+            jobs=tuple(snapshot(job, now) for job in longest),
+        )
+
+    def _servers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The job servers that know our abilities on every channel, and the others."""
+        missing = {str(channel.server) for channel in self._pool.channels if not channel.registered.is_set()}
+        servers = [str(server) for server in self._start.config.job_servers]
+        return tuple(s for s in servers if s not in missing), tuple(s for s in servers if s in missing)
+
+    def _done(self) -> int:
+        return sum(channel.done_count for channel in self._pool.channels)
+
+
+_HANDLERS: Final[dict[type, Callable[[WorkerProcess, messages.ToChild], None]]] = {
+    Drain: WorkerProcess._drain_asked,  # type: ignore[dict-item]
+    DumpStacks: WorkerProcess._dump_stacks,  # type: ignore[dict-item]
+    ReopenLog: WorkerProcess._reopen_log,  # type: ignore[dict-item]
+    ListJobs: WorkerProcess._list_jobs,  # type: ignore[dict-item]
+}
+
+
+class LineReader:
+    """Lines from a socket; an empty one at its end."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._received = b""
+
+    def next_line(self) -> bytes:
+        """Block until a whole line is there."""
+        while b"\n" not in self._received:
+            try:
+                data = self._socket.recv(65536)
+            except OSError:
+                return b""
+            if not data:
+                return b""
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        return line
+
+
+def make_pool(start: Start) -> WorkerPool:
+    """Enter the config's directory and path, import its capabilities, call its on_start. Raises ConfigError."""
+    config = start.config
+    if config.working_directory:
+        os.chdir(config.working_directory)
+    sys.path[:0] = [os.path.abspath(directory) for directory in config.python_path]
+    pool = WorkerPool(config, spawn=start_greenlet, runtime=runtime(_native_threads(config)), verbose=start.verbose)
+    if config.on_start:
+        try:
+            import_path(config.on_start)()
+        except CapabilityError as error:
+            raise ConfigError([Problem(str(error), key="on_start")]) from error
+        except BaseException as error:  # user code: any way it fails, this process cannot run
+            log.error("on_start failed", exc_info=error)
+            raise ConfigError([Problem(f"{config.on_start} raised {error!r}", key="on_start")]) from error
+    return pool
+
+
+def _native_threads(config: Config) -> int:
+    return len(config.job_servers) * sum(
+        capability.greenlets_per_server or config.greenlets_per_server
+        for capability in config.capabilities.values()
+        if capability.thread
+    )
+
+
+def _memory_bytes() -> int:
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * _PAGE_BYTES
+
+
+def _leave(code: int) -> NoReturn:
+    # What user code registered runs; what it left running does not keep the process.
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+def main(descriptor: int) -> NoReturn:
+    """The whole life of a worker process."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    faulthandler.register(STACKS_SIGNAL, all_threads=True)
+    # A greenlet of user code that raises SystemExit ends itself, not the process.
+    gevent.get_hub().SYSTEM_ERROR = ()
+    supervisor = socket.socket(fileno=descriptor)
+    lines = LineReader(supervisor)
+    line = lines.next_line()
+    if not line:
+        _leave(exits.DONE)
+    start = messages.load_to_child(line)
+    assert isinstance(start, Start), start
+    setproctitle(f"geard: worker {start.number} generation {start.generation}, starting")
+    logs.configure(start.config.logging, verbose=start.verbose, process=f"worker {start.number}")
+    try:
+        pool = make_pool(start)
+    except ConfigError as error:
+        supervisor.sendall(messages.dump(CannotStart(error.problems, exits.CONFIG)))
+        _leave(exits.CONFIG)
+    WorkerProcess(supervisor, start, pool).run(lines)
+    _leave(exits.DONE)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

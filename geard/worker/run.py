@@ -1,0 +1,45 @@
+"""Run one job and answer it, whatever its function does.
+
+Rule: nothing that user code raises gets past `run`, BaseExceptions included: the job gets WORK_EXCEPTION and the
+greenlet goes on to the next. A greenlet that user code killed would be missing for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from geard.errors import JobTimeout
+from geard.worker.job import Job
+
+log = logging.getLogger("geard.worker")
+
+
+def run(job: Job) -> None:
+    """Run the job's function and send what it returned, unless it has answered itself."""
+    try:
+        result = job.capability.invoke(job)
+        if not job.answered:
+            job.complete(result)
+    except BaseException as error:
+        _ended_badly(job, error)
+
+
+def _ended_badly(job: Job, error: BaseException) -> None:
+    about = {"function": job.function, "handle": job.handle, "unique": job.unique, "server": job.server}
+    if job.answered:
+        log.error("%s raised after it had answered", job.function, exc_info=error, extra=about)
+        return
+    text = str(error) if isinstance(error, JobTimeout) else describe(error)
+    # A time limit says all there is to say; for anything else the traceback shows where.
+    shown = None if isinstance(error, JobTimeout) else error
+    log.error("job failed: %s", text, exc_info=shown, extra=about)
+    job.exception(text)
+
+
+def describe(error: BaseException) -> str:
+    """`ValueError: message`, as clients get to see it."""
+    try:
+        text = str(error)
+    except BaseException as second:  # a __str__ of user code
+        text = f"its __str__ raised {type(second).__name__}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,224 @@
+"""One connection's worth of a channel: what was asked for, what waits to be sent, and whether the job server sleeps.
+
+A channel makes a new session for each connection, so what belongs to a connection that is gone can never reach the
+next one.
+
+Rules:
+- Packets wait in the outbox; whoever flushes sends all of it in one write, with the grabs that are due. Only one
+  flushes at a time. Who comes meanwhile leaves, since the one who flushes looks again when he is done.
+- The reader, and nobody else, calls `heard`.
+- Any greenlet may find the connection broken, and says so with `lose`; the reader then takes leave of the session.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from geard.connection import Connection
+from geard.errors import ConnectionLost
+from geard.protocol import Command, Decoder, Packet, request
+
+if TYPE_CHECKING:
+    from geard.worker.job import Job
+
+log = logging.getLogger("geard.worker")
+
+OUTBOX_LIMIT_BYTES: Final = 1024 * 1024
+"""A job that streams waits while more than this is unsent."""
+
+FAREWELL: Final = b"drained"
+"""What the ECHO_REQ holds that a drain ends with: its answer proves that the job server has read every result."""
+
+_GRAB = request(Command.GRAB_JOB_UNIQ)
+_PRE_SLEEP = request(Command.PRE_SLEEP)
+_FAREWELL = request(Command.ECHO_REQ, FAREWELL)
+
+
+class Session:
+    """The state of one connection. Made by its channel, which hands in the two decisions that are the channel's:
+
+    `grabs_due(owed)` how many grabs to send now, and `finished()` whether a drain is through but for the farewell."""
+
+    __slots__ = (
+        "_finished",
+        "_grabs_due",
+        "_outbox",
+        "_outbox_bytes",
+        "_room",
+        "_send_lock",
+        "_state_lock",
+        "address",
+        "age_ticks",
+        "asleep",
+        "bade_farewell",
+        "connection",
+        "decoder",
+        "error",
+        "flushed_at",
+        "lost",
+        "more",
+        "owed",
+        "registered",
+        "silent_ticks",
+        "wake",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        max_packet_bytes: int,
+        grabs_due: Callable[[int], int],
+        finished: Callable[[], bool],
+        wake_writer: Callable[[], None],
+    ) -> None:
+        self.connection = connection
+        self.address = str(connection.server)
+        self.decoder = Decoder(max_packet_bytes=max_packet_bytes)
+        self.owed = 0  # grabs not answered yet
+        self.more = True  # the job server may have jobs for us: it has not said NO_JOB since it last had one
+        self.asleep = False  # PRE_SLEEP is sent and no NOOP has come since
+        self.registered = False  # it has answered, so it has read our CAN_DOs
+        self.bade_farewell = False
+        self.lost = False
+        self.error: ConnectionLost | None = None
+        self.age_ticks = 0
+        self.silent_ticks = 0  # clock ticks since anything was heard, while something is owed
+        self.flushed_at = 0.0
+        self._grabs_due = grabs_due
+        self._finished = finished
+        self.wake = wake_writer  # have the writer flush soon
+        self._outbox: deque[bytes] = deque()
+        self._outbox_bytes = 0
+        self._room = threading.Event()
+        self._room.set()
+        self._send_lock = threading.Lock()
+        self._state_lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        state = "lost" if self.lost else "asleep" if self.asleep else "awake" if self.registered else "new"
+        return f"<Session {self.address} {state} owed={self.owed} outbox={len(self._outbox)}>"
+
+    # --- sending --------------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """How many packets wait in the outbox."""
+        return len(self._outbox)
+
+    def answer(self, job: Job, packet: bytes) -> None:
+        """Take a job's last packet; it is sent with the next flush. Dropped, with a log line, if the connection is
+        gone: the job server has handed the job to another worker."""
+        if self.lost:
+            log.warning("result of %s %s dropped: the connection to %s is gone", job.function, job.handle, self.address)
+            return
+        self._outbox.append(packet)
+
+    def send(self, packet: bytes) -> None:
+        """Send a packet soon. Waits while the outbox is over its limit."""
+        if self.lost:
+            return
+        self._outbox.append(packet)
+        self._outbox_bytes += len(packet)
+        if self._outbox_bytes > OUTBOX_LIMIT_BYTES:
+            self._room.clear()
+        self.wake()
+        while not self._room.is_set() and not self.lost:
+            self._room.wait(1.0)
+
+    def open(self, packets: Iterable[bytes]) -> None:
+        """Put the first packets into the outbox: who we are and what we can do."""
+        self._outbox.extend(packets)
+
+    def flush(self) -> None:
+        """Send what waits, and the grabs that are due, in one write. Never raises ConnectionLost: see `lose`."""
+        while not self.lost and self._due() and self._send_lock.acquire(blocking=False):
+            try:
+                self.connection.send(self._take())
+            except ConnectionLost as error:
+                self.lose(error)
+            finally:
+                self._send_lock.release()
+
+    def _due(self) -> bool:
+        return (
+            bool(self._outbox)
+            or self.connection.unsent
+            or (not self.asleep and self._wants_to_speak())
+            or (not self.bade_farewell and self._finished() and not self.owed)
+        )
+
+    def _wants_to_speak(self) -> bool:
+        return self._grabs_due(self.owed) > 0 if self.more else not self.owed
+
+    def _take(self) -> bytes:
+        outbox = self._outbox
+        packets = [outbox.popleft() for _ in range(len(outbox))]
+        self._outbox_bytes = 0
+        self._room.set()
+        with self._state_lock:
+            if not self.asleep:
+                self._ask(packets)
+            if not self.owed and not self.bade_farewell and not outbox and self._finished():
+                self.bade_farewell = True
+                packets.append(_FAREWELL)
+        return b"".join(packets)
+
+    def _ask(self, packets: list[bytes]) -> None:
+        """Grabs while there may be more; once there is not, or for a single grab, PRE_SLEEP behind them."""
+        if self.more:
+            grabs = self._grabs_due(self.owed)
+            if not grabs:
+                return
+            packets.append(_GRAB * grabs)
+            self.owed += grabs
+            if self.owed > 1:
+                return
+        elif self.owed:
+            return
+        packets.append(_PRE_SLEEP)
+        self.asleep = True
+
+    # --- hearing --------------------------------------------------------------------------------------------------
+
+    def receive(self) -> Iterable[Packet]:
+        """Block until something arrives; the packets it completes. Raises ConnectionLost."""
+        data = self.connection.receive()
+        if self.lost or data is None:
+            raise self.error or ConnectionLost(f"lost {self.address}")
+        self.silent_ticks = 0
+        self.decoder.feed(data)
+        return self.decoder
+
+    def heard(self, *, jobs: int, no_jobs: int, noop: bool) -> None:
+        """Account for what came in one read."""
+        with self._state_lock:
+            self.registered = True
+            self.owed -= jobs + no_jobs
+            if no_jobs:
+                self.more = False
+            elif jobs and not self.asleep:
+                self.more = True
+            if noop:
+                self.asleep, self.more = False, True
+
+    def ask_again(self) -> None:
+        """The channel was idle for a while: ask for a job though no NOOP came (a delayed job's falling due sends
+        none), which also finds out whether the job server is still there."""
+        with self._state_lock:
+            if not self.owed:
+                self.asleep, self.more = False, True
+        self.flush()
+
+    def lose(self, error: ConnectionLost) -> None:
+        """The connection is broken. The first reason counts. Wakes the reader, who leaves the session."""
+        if self.lost:
+            return
+        self.error = error
+        self.lost = True
+        self._room.set()
+        self.connection.interrupt()

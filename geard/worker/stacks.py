@@ -1,0 +1,45 @@
+"""Which job runs where: stacks of busy greenlets, and what holds the loop.
+
+Nothing is recorded while jobs run. The job that a stack belongs to is read off the stack itself, from the frame of
+`run`, when somebody asks.
+"""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from types import FrameType
+
+import greenlet
+
+from geard.worker.job import Job
+from geard.worker.run import run
+
+
+def job_of(frame: FrameType | None) -> Job | None:
+    """The job that the stack ending in `frame` runs; None for geard's own and for the user's other greenlets."""
+    while frame is not None:
+        if frame.f_code is run.__code__:
+            job = frame.f_locals.get("job")
+            return job if isinstance(job, Job) else None
+        frame = frame.f_back
+    return None
+
+
+def text_of(frame: FrameType | None) -> str:
+    """The stack below `run`, as a traceback shows it."""
+    lines = traceback.format_list(
+        [entry for entry in traceback.extract_stack(frame) if not entry.filename.startswith("<frozen")]
+    )
+    return "".join(lines).rstrip()
+
+
+def busy_greenlets() -> list[tuple[Job, str]]:
+    """Every job in flight in this process with its stack. Looks at all objects there are: not for a hot path."""
+    found = []
+    for candidate in gc.get_objects():
+        if isinstance(candidate, greenlet.greenlet) and candidate.gr_frame is not None:
+            job = job_of(candidate.gr_frame)
+            if job is not None:
+                found.append((job, text_of(candidate.gr_frame)))
+    return found
