@@ -1,0 +1,94 @@
+"""What `geard ps`, `reload` and `stop` get from the supervisor over the control socket, one JSON object a line.
+
+A request is `{"command": "ps"}`; the answer is an Answer. Loads neither gevent nor anything of the supervisor.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from geard.messages import RunningJob
+
+PS: Final = "ps"
+RELOAD: Final = "reload"
+STOP: Final = "stop"
+STOP_NOW: Final = "stop now"
+
+
+class ProcessView(Struct, frozen=True):
+    """A worker process as `geard ps` shows it."""
+
+    pid: int
+    number: int
+    state: str  # starting, ready, draining
+    capability: str  # the one it was started for; "" for the common worker processes
+    age_seconds: float
+    heard_seconds: float  # since its last word
+    memory_bytes: int
+    running: int
+    greenlets: int
+    done: int
+    failed: int
+    connected: tuple[str, ...]
+    disconnected: tuple[str, ...]
+    jobs: tuple[RunningJob, ...]
+
+
+class GenerationView(Struct, frozen=True):
+    """The worker processes of one reading of the config."""
+
+    number: int
+    state: str  # starting, current, draining
+    processes: tuple[ProcessView, ...]
+
+
+class Overview(Struct, frozen=True):
+    """The whole daemon at one moment. `done` and `failed` count since its start, past processes included."""
+
+    pid: int
+    version: str
+    config: str
+    state: str  # starting, running, reloading, stopping
+    age_seconds: float
+    memory_bytes: int
+    done: int
+    failed: int
+    last_refusal: str  # why the last reload was refused; "" if it was not
+    generations: tuple[GenerationView, ...]
+
+
+class Request(Struct, frozen=True):
+    """What a command asks of the supervisor."""
+
+    command: str
+
+
+class Answer(Struct, frozen=True):
+    """The outcome: the exit code for the command to end with, and what to tell its user."""
+
+    exit_code: int
+    message: str = ""
+    overview: Overview | None = None
+
+
+_encoder = msgspec.json.Encoder()
+_requests = msgspec.json.Decoder(Request)
+_answers = msgspec.json.Decoder(Answer)
+
+
+def dump(message: Request | Answer) -> bytes:
+    """One message as a line."""
+    return _encoder.encode(message) + b"\n"
+
+
+def load_request(line: bytes) -> Request:
+    """A line from a command. Raises msgspec.DecodeError."""
+    return _requests.decode(line)
+
+
+def load_answer(line: bytes) -> Answer:
+    """A line from the supervisor. Raises msgspec.DecodeError."""
+    return _answers.decode(line)

@@ -1,0 +1,99 @@
+"""The control socket: where `geard ps`, `reload` and `stop` ask the supervisor (see answers.py for the words).
+
+Rules:
+- Mode 0600: whoever may connect may stop the daemon.
+- A socket that nobody answers on is a leftover and is replaced; one that another supervisor answers on never is.
+- Each connection has a greenlet, which reads one request, waits for its answer and writes it. The loop never waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+from gevent import socket
+from gevent.queue import Queue
+from gevent.server import StreamServer
+
+from geard import exits
+from geard.errors import GeardError
+from geard.supervisor import answers
+from geard.supervisor.answers import Answer
+from geard.supervisor.events import Asked
+
+REQUEST_SECONDS: Final = 5.0
+_MAX_REQUEST_BYTES: Final = 4096
+
+log = logging.getLogger(__name__)
+
+
+class SocketInUse(GeardError):
+    """Another supervisor answers on this control socket. Stop it, or give this one its own `control_socket`."""
+
+
+class ControlServer:
+    """Listens on a Unix socket and hands each request to `ask`."""
+
+    def __init__(self, path: str, ask: Callable[[Asked], None]) -> None:
+        """Start to listen. Raises SocketInUse, or OSError when the socket cannot be made."""
+        self.path = path
+        self._ask = ask
+        listener = _listen(path)
+        self._inode = os.stat(path).st_ino
+        self._server = StreamServer(listener, self._serve)
+        self._server.start()
+
+    def close(self) -> None:
+        """Stop listening, once the answers that are due have been written; remove the socket if it is still ours."""
+        self._server.stop(timeout=1.0)
+        with suppress(OSError):
+            if os.stat(self.path).st_ino == self._inode:
+                os.unlink(self.path)
+
+    def _serve(self, connection: socket.socket, _address: object) -> None:
+        with connection, suppress(OSError):
+            answered: Queue[Answer] = Queue()
+            connection.settimeout(REQUEST_SECONDS)
+            line = connection.makefile("rb").readline(_MAX_REQUEST_BYTES)
+            try:
+                request = answers.load_request(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                connection.sendall(answers.dump(Answer(exits.USAGE, f"not a request: {error}")))
+                return
+            self._ask(Asked(request.command, answered.put))
+            connection.sendall(answers.dump(answered.get()))
+
+
+def _listen(path: str) -> socket.socket:
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    if _answers(path):
+        raise SocketInUse(f"another supervisor answers on {path}: stop it, or set another control_socket for this one")
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old = os.umask(0o177)
+    try:
+        listener.bind(path)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(old)
+    listener.listen(16)
+    return listener
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except TimeoutError:
+            return True  # somebody has it and is too busy to say so
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,144 @@
+"""`geard run` for real: the supervisor with its queue, signals, worker processes, control socket and service manager.
+
+Rule: this process is not monkey-patched; what must not block the loop uses gevent's own API or its thread pool.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import gevent
+from gevent.queue import Empty, SimpleQueue
+
+from geard import __version__, logs
+from geard.config.load import Source, read_config
+from geard.config.model import Config, default_control_socket
+from geard.errors import ConfigError, Problem
+from geard.messages import FromChild, Start
+from geard.supervisor.child import Child
+from geard.supervisor.control import ControlServer, SocketInUse
+from geard.supervisor.events import Event, Exited, Loaded, Received, Signalled, SourcesChanged
+from geard.supervisor.process import WorkerProcess, worker_command
+from geard.supervisor.sd_notify import SdNotify
+from geard.supervisor.supervisor import SIGNALS, Supervisor
+
+TICK_SECONDS = 0.25
+
+log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """Everything real around a Supervisor. `run` it once."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        verbose: bool = False,
+        watch: bool = False,
+        command: Callable[[int], Sequence[str]] = worker_command,
+    ) -> None:
+        """Raises ConfigError when the log file or the control socket cannot be used."""
+        self._source = source
+        self._verbose = verbose
+        self._command = command
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        _configure_log(source.config, verbose)
+        self._control = _control_server(source.config, self._events.put)
+        self._watcher = None
+        if watch:
+            from geard.supervisor.watch import Watcher  # imports watchfiles, which only --watch needs
+
+            self._watcher = Watcher(source.file, lambda paths: self._events.put(SourcesChanged(paths)))
+            self._watcher.configured(source.config)
+        self._supervisor = Supervisor(
+            source,
+            spawn=self._spawn,
+            load=self._load,
+            notify=SdNotify(),
+            configured=self._configured,
+        )
+
+    @property
+    def start_problems(self) -> tuple[Problem, ...]:
+        """Why the daemon could not start, when that is why it ended."""
+        return self._supervisor.start_problems
+
+    def run(self) -> int:
+        """Run until the last worker process is gone; the exit code."""
+        log.info("geard %s, pid %d, config %s", __version__, os.getpid(), self._source.file)
+        handlers = [gevent.signal_handler(number, self._events.put, Signalled(number)) for number in SIGNALS]
+        try:
+            self._supervisor.start()
+            while self._supervisor.exit_code is None:
+                with suppress(Empty):  # when nothing happened, time has passed
+                    self._supervisor.handle(self._events.get(timeout=TICK_SECONDS))
+                self._supervisor.tick()
+            return self._supervisor.exit_code
+        finally:
+            for handler in handlers:
+                handler.cancel()
+            if self._watcher:
+                self._watcher.close()
+            if self._control:
+                self._control.close()
+
+    def _spawn(self, child: Child) -> None:
+        def heard(message: FromChild) -> None:
+            self._events.put(Received(child, message))
+
+        def ended(status: int) -> None:
+            self._events.put(Exited(child, status))
+
+        start = Start(child.group.config, child.number, child.generation, self._verbose)
+        child.process = WorkerProcess(start, heard, ended, command=self._command)
+
+    def _load(self) -> None:
+        gevent.spawn(self._load_in_thread)
+
+    def _load_in_thread(self) -> None:
+        try:
+            outcome: Source | ConfigError = gevent.get_hub().threadpool.apply(read_config, (self._source.file,))
+        except ConfigError as error:
+            outcome = error
+        except Exception as error:
+            log.exception("a bug in geard: reading the config failed")
+            outcome = ConfigError([Problem(f"cannot read the config: {error!r}", self._source.file)])
+        self._events.put(Loaded(outcome))
+
+    def _configured(self, config: Config) -> None:
+        if _socket_path(config) != _socket_path(self._source.config):
+            log.warning("control_socket changes when the daemon is restarted, not by a reload")
+        try:
+            _configure_log(config, self._verbose)
+        except ConfigError as error:
+            log.error("the log stays where it is: %s", error)
+        if self._watcher:
+            self._watcher.configured(config)
+
+
+def _configure_log(config: Config, verbose: bool) -> None:
+    try:
+        logs.configure(config.logging, verbose=verbose)
+    except OSError as error:
+        problem = Problem(f"cannot open {config.logging.file}: {error.strerror}", key="logging.file")
+        raise ConfigError([problem]) from error
+
+
+def _socket_path(config: Config) -> str:
+    return config.control_socket or default_control_socket()
+
+
+def _control_server(config: Config, ask: Callable[[Event], None]) -> ControlServer | None:
+    """The control server; None, with a warning, where nobody asked for one and the usual place cannot be had."""
+    path = _socket_path(config)
+    try:
+        return ControlServer(path, ask)
+    except (SocketInUse, OSError) as error:
+        if config.control_socket:
+            raise ConfigError([Problem(f"cannot listen on {path}: {error}", key="control_socket")]) from error
+        log.warning("no control socket, so no geard ps, reload or stop: cannot listen on %s: %s", path, error)
+        return None

@@ -1,0 +1,73 @@
+"""What the supervisor tells the world as it goes: the service manager, and whoever looks at the process title.
+
+Rule: WATCHDOG=1 goes out from the supervisor's own loop and only while its remedies for stuck processes work, so a
+service manager that hears it knows that jobs are being run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from geard.supervisor import sd_notify
+from geard.supervisor.child import Child
+
+TELL_SECONDS: Final = 1.0
+EXTEND_SECONDS: Final = 15.0
+"""Starting and stopping go on as long as this process says so, at least once within this time."""
+STUCK_SECONDS: Final = 10.0
+"""A process silent for so long beyond `hang_timeout` could not even be killed: only a restart of all may help."""
+
+
+class Notify(Protocol):
+    """The service manager, as SdNotify reaches it."""
+
+    watchdog_seconds: float | None
+
+    def send(self, *assignments: str) -> None:
+        """Send these assignments in one message."""
+
+
+class Report:
+    """Tells each change at once, and once a second how things are."""
+
+    def __init__(self, notify: Notify, set_title: Callable[[str], None]) -> None:
+        self._notify = notify
+        self._set_title = set_title
+        self._told_at = self._watchdog_at = float("-inf")
+
+    def reloading(self) -> None:
+        """A reload begins."""
+        self._notify.send(*sd_notify.reloading(), sd_notify.status("reloading"))
+
+    def ready(self, status_line: str) -> None:
+        """The daemon serves, after its start or after a reload, whatever its outcome."""
+        self._notify.send(sd_notify.READY, sd_notify.status(status_line))
+
+    def stopping(self) -> None:
+        """The daemon has begun to stop."""
+        self._notify.send(sd_notify.STOPPING)
+
+    def failed(self, reason: str) -> None:
+        """The daemon cannot start."""
+        self._notify.send(sd_notify.status(f"cannot start: {reason}"))
+
+    def is_due(self, now: float) -> bool:
+        """Whether a second has passed since `how_it_is`."""
+        return now - self._told_at >= TELL_SECONDS
+
+    def how_it_is(self, status_line: str, title: str, *, settled: bool, now: float) -> None:
+        """Status line and title. Unless `settled`, it is starting or stopping and that goes on."""
+        self._told_at = now
+        going_on = [] if settled else [sd_notify.extend_timeout(EXTEND_SECONDS)]
+        self._notify.send(sd_notify.status(status_line), *going_on)
+        self._set_title(title)
+
+    def alive(self, children: Sequence[Child], hang_timeout_seconds: float, now: float) -> None:
+        """The loop turns; say so if the children make progress too."""
+        watchdog = self._notify.watchdog_seconds
+        if watchdog is None or now - self._watchdog_at < watchdog / 4:
+            return
+        if not any(child.is_silent(now, hang_timeout_seconds + STUCK_SECONDS) for child in children):
+            self._watchdog_at = now
+            self._notify.send(sd_notify.WATCHDOG)
