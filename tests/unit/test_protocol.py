@@ -21,8 +21,8 @@ def packets(draw: st.DrawFn) -> Packet:
     return Packet(command, [*before, draw(st.binary(max_size=300))] if count else [])
 
 
-def decode(data: list[bytes], magic: bytes = RESPONSE, **options: int) -> list[Packet]:
-    decoder = Decoder(magic, **options)
+def decode(data: list[bytes], magic: bytes = RESPONSE, max_packet_bytes: int = 10**8) -> list[Packet]:
+    decoder = Decoder(magic, max_packet_bytes=max_packet_bytes)
     found: list[Packet] = []
     for piece in data:
         decoder.feed(piece)
@@ -145,3 +145,41 @@ def test_fields_have_the_names_of_the_table() -> None:
     assert (packet.handle, packet.function, packet.unique, packet.workload) == (b"H:a:1", b"f", b"u", b"w\0w")
     with pytest.raises(AttributeError, match="JOB_ASSIGN_UNIQ has no field 'reducer'"):
         _ = packet.reducer
+
+
+@given(st.lists(packets(), max_size=3), st.integers(1, 40))
+def test_admin_lines_stand_between_packets_however_they_are_cut(sent: list[Packet], cut: int) -> None:
+    wire = b"status\n"
+    for packet in sent:
+        wire += encode(REQUEST, packet.command, *packet.fields) + b"show jobs\r\n" + b"\n"
+    decoder = Decoder(REQUEST, text=True)
+    found: list[Packet | bytes] = []
+    for i in range(0, len(wire), cut):
+        decoder.feed(wire[i : i + cut])
+        while True:
+            found.extend(decoder)
+            line = decoder.take_line()
+            if line is None:
+                break
+            found.append(line)
+    assert found == [b"status", *(each for packet in sent for each in (packet, b"show jobs\r", b""))]
+    assert not decoder.in_packet
+
+
+def test_an_admin_line_without_an_end_is_refused() -> None:
+    decoder = Decoder(REQUEST, text=True)
+    decoder.feed(b"x" * 5000)
+    assert list(decoder) == []
+    assert decoder.take_line() is None
+    decoder.feed(b"x" * 5000)
+    assert list(decoder) == []
+    with pytest.raises(ProtocolError, match="got 10000 bytes without a newline"):
+        decoder.take_line()
+
+
+@pytest.mark.parametrize("wire", [b"\0RES\0\0\0\x06\0\0\0\0", b"\0X", b"\0REQ\0\0\0\x2b\0\0\0\0"])
+def test_what_begins_as_a_packet_is_never_taken_for_text(wire: bytes) -> None:
+    decoder = Decoder(REQUEST, text=True)
+    decoder.feed(wire)
+    with pytest.raises(ProtocolError):
+        list(decoder)
