@@ -1,0 +1,51 @@
+"""What the job server sends, as bytes.
+
+Fields come from packets that were decoded, so none but the last can hold a NUL byte, and the checks of
+`geard.protocol.encode` are left out: these run once or twice for every job.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from geard.protocol import RESPONSE, Command, response
+
+_size = struct.Struct(">I").pack
+
+
+def _prefix(command: Command) -> bytes:
+    return RESPONSE + struct.pack(">I", command)
+
+
+_PREFIX: Final = {command: _prefix(command) for command in Command}
+_CREATED: Final = _PREFIX[Command.JOB_CREATED]
+_COMPLETE: Final = _PREFIX[Command.WORK_COMPLETE]
+
+NOOP: Final = response(Command.NOOP)
+NO_JOB: Final = response(Command.NO_JOB)
+
+
+def answer(command: Command, *fields: bytes) -> bytes:
+    """The packet of `command` with these fields."""
+    body = b"\0".join(fields)
+    return b"".join((_PREFIX[command], _size(len(body)), body))
+
+
+def job_created(handle: bytes) -> bytes:
+    """JOB_CREATED."""
+    return b"".join((_CREATED, _size(len(handle)), handle))
+
+
+def error(code: str, text: str) -> bytes:
+    """ERROR, with the codes and words of gearmand."""
+    return answer(Command.ERROR, code.encode(), text.encode())
+
+
+QUEUE_FULL: Final = error("QUEUE_ERROR", "Job queue is full")
+UNIQUE_TOO_LARGE: Final = error("ARGUMENT_TOO_LARGE", "Unique value too large")
+UNKNOWN_OPTION: Final = error("UNKNOWN_OPTION", "Server does not recognize given option")
+NOT_EXPECTED: Final = error("INVALID_COMMAND", "Command not expected")
+RESULT_NOT_FOUND: Final = error("JOB_NOT_FOUND", "Job given in work result not found")
+DATA_NOT_FOUND: Final = error("JOB_NOT_FOUND", "Job does not exist on server")
+EXCEPTION_NOT_FOUND: Final = error("JOB_NOT_FOUND", "An exception was received for a job that does not exist")
