@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 from gevent import socket
+from gevent.pool import Pool
 from gevent.queue import Queue
 from gevent.server import StreamServer
 
@@ -26,6 +27,7 @@ from geard.supervisor.answers import Answer
 from geard.supervisor.events import Asked
 
 REQUEST_SECONDS: Final = 5.0
+MAX_CONNECTIONS: Final = 64
 _MAX_REQUEST_BYTES: Final = 4096
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ class ControlServer:
         self._ask = ask
         listener = _listen(path)
         self._inode = os.stat(path).st_ino
-        self._server = StreamServer(listener, self._serve)
+        self._server = StreamServer(listener, self._serve, spawn=Pool(MAX_CONNECTIONS))
         self._server.start()
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 import gevent
 from gevent.queue import Empty, SimpleQueue
 
-from geard import __version__, logs
+from geard import __version__, exits, logs
 from geard.config.load import Source, read_config
 from geard.config.model import Config, default_control_socket
 from geard.errors import ConfigError, Problem
@@ -78,6 +78,9 @@ class Daemon:
                     self._supervisor.handle(self._events.get(timeout=TICK_SECONDS))
                 self._supervisor.tick()
             return self._supervisor.exit_code
+        except Exception:
+            log.critical("a bug in geard; the worker processes drain by themselves", exc_info=True)
+            return exits.SOFTWARE
         finally:
             for handler in handlers:
                 handler.cancel()

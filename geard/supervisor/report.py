@@ -56,10 +56,10 @@ class Report:
         """Whether a second has passed since `how_it_is`."""
         return now - self._told_at >= TELL_SECONDS
 
-    def how_it_is(self, status_line: str, title: str, *, settled: bool, now: float) -> None:
-        """Status line and title. Unless `settled`, it is starting or stopping and that goes on."""
+    def how_it_is(self, status_line: str, title: str, now: float, *, goes_on: bool) -> None:
+        """Status line and title. `goes_on`: it is starting or stopping, and needs more time for that."""
         self._told_at = now
-        going_on = [] if settled else [sd_notify.extend_timeout(EXTEND_SECONDS)]
+        going_on = [sd_notify.extend_timeout(EXTEND_SECONDS)] if goes_on else []
         self._notify.send(sd_notify.status(status_line), *going_on)
         self._set_title(title)
 

@@ -30,7 +30,7 @@ class SdNotify:
             try:
                 sender.sendto("\n".join(assignments).encode(), self._address)
             except OSError:
-                return  # its buffer is full or it is restarting; the next tick tells it again
+                return  # its queue is full, or it is gone
 
 
 def reloading() -> tuple[str, str]:

@@ -5,7 +5,6 @@ Rules:
   reload is just the next event.
 - The old generation drains only once the whole new one is ready. Whatever goes wrong before that leaves the old one
   running, and says why.
-- While a reload is under way, any number of further ones become a single one after it.
 - It ends only when no worker process is left.
 - All that touches the system is handed in; time is what `clock` says.
 """
@@ -16,7 +15,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from setproctitle import setproctitle
 
@@ -26,23 +25,23 @@ from geard.config.model import Config
 from geard.errors import ConfigError, Problem
 from geard.messages import DumpStacks, Jobs, ListJobs, ReopenLog
 from geard.supervisor import answers, summary
-from geard.supervisor.answers import Answer, Overview
+from geard.supervisor.answers import Answer
 from geard.supervisor.child import Child
 from geard.supervisor.events import Asked, Event, Exited, Loaded, Received, Signalled, SourcesChanged
-from geard.supervisor.generation import Generation, State
+from geard.supervisor.fleet import Fleet
+from geard.supervisor.generation import Generation
 from geard.supervisor.report import Notify, Report
 from geard.supervisor.waiting import Listings, Reloads, Reply, answer_all
 
 PAUSE_SECONDS: Final = 5.0
 """Longer than this between two turns of the loop means that we were stopped; the silence was not the children's."""
-
 STOPPING: Final = Answer(exits.FAILED, "not reloaded: the supervisor is stopping")
 
 log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """See the module. `handle` each event, `tick` after it and at least twice a second, until `exit_code` is there."""
+    """See the module. `handle` each event, `tick` after it and a few times a second, until `exit_code` is there."""
 
     def __init__(
         self,
@@ -58,55 +57,46 @@ class Supervisor:
         """`spawn` starts a child's process; `load` begins to read the config and leads to a Loaded event;
         `configured` is told of each config that takes effect after the first."""
         self._source = source
-        self._spawn = spawn
         self._load = load
         self._configured = configured
         self._clock = clock
         self._report = Report(notify, set_title)
-        self._started_at = self._last_turn = clock()
-        self._state = "starting"
-        self._last_number = 0
-        self._current: Generation | None = None
-        self._incoming: Generation | None = None
-        self._leaving: list[Generation] = []
-        self._totals = summary.Totals()
-        self._refusal = ""  # why the last reload was refused
+        self._fleet = Fleet(spawn)
         self._reloads = Reloads()
         self._listings = Listings()
+        self._state: Literal["starting", "running", "reloading", "stopping"] = "starting"
+        self._refusal = ""  # why the last reload was refused
+        self._started_at = self._last_turn = self._stop_at = clock()
         self._stops: list[Reply] = []  # wait for our end
-        self._stop_at = 0.0
-        self._finished_jobs = 0
-        self._abandoned_jobs = 0
-        self._failure = exits.DONE
+        self._finished_jobs = self._abandoned_jobs = 0  # while stopping
+        self._start_failure = exits.DONE
         self.start_problems: tuple[Problem, ...] = ()
         """Why the daemon could not start, when that is why it ends."""
         self.exit_code: int | None = None
 
     def __repr__(self) -> str:
-        return f"<Supervisor {self._state} {self._generations}>"
+        return f"<Supervisor {self._state} {self._fleet}>"
 
     # --- events ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the first generation."""
-        self._begin_generation(self._source)
+        self._begin(self._source)
         self.tick()
 
     def handle(self, event: Event) -> None:
         """Do what this event asks for."""
         match event:
             case Received(child=child, message=message):
-                generation = self._generation_of(child)
-                if generation:
-                    generation.received(child, message, self._clock())
+                self._fleet.received(child, message, self._clock())
                 if isinstance(message, Jobs):
                     self._listings.heard(child)
             case Exited(child=child, status=status):
                 self._exited(child, status)
             case Signalled(number=number):
-                name = signal.Signals(number).name
-                log.info("%s: %s", name, SIGNALS[number][0])
-                SIGNALS[number][1](self)
+                meaning, handler = SIGNALS[number]
+                log.info("%s: %s", signal.Signals(number).name, meaning)
+                handler(self)
             case Asked(command=command, reply=reply):
                 if command in REQUESTS:
                     REQUESTS[command](self, reply)
@@ -122,22 +112,30 @@ class Supervisor:
         """Do what is due by now."""
         now = self._clock()
         if now - self._last_turn > PAUSE_SECONDS:
-            for child in self._children:
-                child.heard_at += now - self._last_turn
+            self._fleet.forgive_silence(now - self._last_turn)
         self._last_turn = now
-        for generation in self._generations:
-            generation.tick(now)
-        answer_all(self._listings.pop_due(now), Answer(exits.DONE, overview=self._overview(now)))
+        self._fleet.tick(now)
         self._settle_incoming(now)
-        self._leaving = [generation for generation in self._leaving if generation.children]
-        if self._state == "stopping" and not self._children:
+        answer_all(self._listings.pop_due(now), self._overview)
+        if self._state == "stopping" and not self._fleet.children:
             self._end(now)
-        self._tell(now)
+        self._report.alive(self._fleet.children, self._source.config.hang_timeout_seconds, now)
+        if self._report.is_due(now):
+            goes_on = self._state in ("starting", "stopping")
+            self._report.how_it_is(self._status_line, summary.title(self._fleet, self._state), now, goes_on=goes_on)
 
-    # --- reload ---------------------------------------------------------------------------------------------------
+    def _exited(self, child: Child, status: int) -> None:
+        self._fleet.exited(child, status, self._clock())
+        self._listings.heard(child)
+        if self._state == "stopping":
+            self._finished_jobs += child.drained.finished if child.drained else 0
+            self._abandoned_jobs += child.abandoned_count
+
+    # --- start and reload -----------------------------------------------------------------------------------------
 
     def _reload(self, reply: Reply | None = None) -> None:
         if self._state == "stopping":
+            log.warning("no reload: the supervisor is stopping")
             answer_all([reply] if reply else [], STOPPING)
         elif self._state == "running":
             self._state = "reloading"
@@ -149,70 +147,63 @@ class Supervisor:
 
     def _loaded(self, outcome: Source | ConfigError) -> None:
         if self._state != "reloading":
-            return
+            return  # a stop came between
         if isinstance(outcome, ConfigError):
             self._refuse(outcome.problems)
         else:
-            self._begin_generation(outcome)
+            self._begin(outcome)
 
-    def _begin_generation(self, source: Source) -> None:
-        self._last_number += 1
-        self._incoming = Generation(self._last_number, source, self._spawn)
-        self._incoming.start(self._clock())
-        log.info("starting generation %d: %s", self._last_number, _plural_processes(self._incoming))
+    def _begin(self, source: Source) -> None:
+        incoming = self._fleet.begin(source, self._clock())
+        log.info("starting generation %d: %s", incoming.number, summary.processes(len(incoming.slots)))
 
     def _settle_incoming(self, now: float) -> None:
-        """See whether the generation that starts is ready, or has failed."""
-        incoming = self._incoming
+        """See whether the generation that is coming is ready, or has failed."""
+        incoming = self._fleet.incoming
         if not incoming or self._state == "stopping":
             return
         if incoming.has_failed and incoming.verdict_is_in:
-            self._incoming = None
-            problems = incoming.problems
-            incoming.drain(incoming.config.drain_timeout_seconds, now)
-            self._leaving.append(incoming)
+            self._fleet.give_up(incoming, now)
             if self._state == "starting":
-                self._cannot_start(problems, incoming.exit_code)
+                self._cannot_start(incoming)
             else:
-                self._refuse(problems)
+                self._refuse(incoming.problems)
         elif incoming.is_ready:
-            self._incoming = None
-            self._take_over(incoming, now)
+            self._fleet.take_over(incoming, now)
+            self._take_over(incoming)
 
-    def _take_over(self, incoming: Generation, now: float) -> None:
-        old, self._current = self._current, incoming
-        incoming.state = State.CURRENT
-        if old:
-            old.drain(incoming.config.drain_timeout_seconds, now)
-            self._leaving.append(old)
+    def _take_over(self, incoming: Generation) -> None:
+        if self._state == "reloading":
             self._configured(incoming.config)
         self._source, self._refusal = incoming.source, ""
         log.info("generation %d serves: %s", incoming.number, _describe(incoming.config))
         self._reload_is_over(Answer(exits.DONE, f"generation {incoming.number} serves"))
 
     def _refuse(self, problems: Sequence[Problem]) -> None:
-        text = "\n".join(map(str, problems))
-        current = self._current.number if self._current else 0
-        log.error("reload refused, generation %d goes on:\n%s", current, text)
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        self._refusal = f"reload refused at {time.strftime('%H:%M:%S')}: {problems[0]}{more}"
-        self._reload_is_over(Answer(exits.CONFIG, f"reload refused, generation {current} goes on:\n{text}"))
+        text = f"reload refused, generation {self._fleet.number} goes on:\n" + "\n".join(map(str, problems))
+        log.error("%s", text)
+        self._refusal = f"reload refused at {time.strftime('%H:%M:%S')}: {summary.first(problems)}"
+        self._reload_is_over(Answer(exits.CONFIG, text))
 
     def _reload_is_over(self, answer: Answer) -> None:
         self._state = "running"
-        self._report.ready(self._status_line())
+        self._report.ready(self._status_line)
         self._reloads.finish(answer)
         if self._reloads.another_is_wanted:
             self._reload()
+
+    def _cannot_start(self, incoming: Generation) -> None:
+        self.start_problems = tuple(incoming.problems)
+        self._start_failure = exits.FAILED if incoming.exit_code is None else incoming.exit_code
+        log.error("cannot start:\n%s", "\n".join(map(str, incoming.problems)))
+        self._report.failed(summary.first(incoming.problems))
+        self._stop(self._source.config.shutdown_timeout_seconds)
 
     # --- stop -----------------------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
         """TERM and INT: the first lets the jobs finish, the second does not wait for them."""
-        if self._state == "stopping":
-            self._abandon()
-        else:
-            self._stop(self._source.config.shutdown_timeout_seconds)
+        self._stop(0.0 if self._state == "stopping" else self._source.config.shutdown_timeout_seconds)
 
     def _abandon(self) -> None:
         """Close the connections now: the job servers give the jobs to other workers."""
@@ -221,69 +212,41 @@ class Supervisor:
     def _stop(self, timeout_seconds: float) -> None:
         now = self._clock()
         if self._state != "stopping":
-            self._stop_at = now
+            self._state, self._stop_at = "stopping", now
             self._report.stopping()
             self._reloads.cancel(STOPPING)
-        self._state = "stopping"
-        running = sum(child.running for child in self._children)
+        running = sum(child.running for child in self._fleet.children)
         log.info("stopping, within %.1f s: %d jobs are running", timeout_seconds, running)
-        for generation in self._generations:
-            generation.drain(timeout_seconds, now)
-
-    def _cannot_start(self, problems: Sequence[Problem], exit_code: int | None) -> None:
-        self.start_problems = tuple(problems)
-        self._failure = exits.FAILED if exit_code is None else exit_code
-        log.error("cannot start:\n%s", "\n".join(map(str, problems)))
-        self._report.failed(str(problems[0]))
-        self._stop(self._source.config.shutdown_timeout_seconds)
+        self._fleet.drain(timeout_seconds, now)
 
     def _end(self, now: float) -> None:
-        self.exit_code = self._failure or (exits.FAILED if self._abandoned_jobs else exits.DONE)
+        self.exit_code = self._start_failure or (exits.FAILED if self._abandoned_jobs else exits.DONE)
         finished, abandoned = self._finished_jobs, self._abandoned_jobs
-        text = f"stopped in {now - self._stop_at:.2f} s: of {finished + abandoned} jobs in flight {finished} finished"
-        text += f", {abandoned} were left to other workers" if abandoned else ""
+        text = f"stopped in {now - self._stop_at:.2f} s: {finished} of {finished + abandoned} jobs in flight finished"
+        text += f", {abandoned} left to other workers" if abandoned else ""
         log.log(logging.WARNING if abandoned else logging.INFO, text)
         answer_all(self._stops, Answer(self.exit_code, text))
 
-    def _exited(self, child: Child, status: int) -> None:
-        generation = self._generation_of(child)
-        if not generation:
-            return
-        self._totals.gone(child)
-        generation.exited(child, status, self._clock())
-        self._listings.heard(child)
-        if self._state == "stopping":
-            self._finished_jobs += child.drained.finished if child.drained else 0
-            self._abandoned_jobs += child.abandoned_count
-
-    # --- what else can be asked -----------------------------------------------------------------------------------
-
-    def _more(self) -> None:
-        self._resize(1)
-
-    def _fewer(self) -> None:
-        self._resize(-1)
+    # --- what else can be asked for -------------------------------------------------------------------------------
 
     def _resize(self, by: int) -> None:
-        if self._state == "stopping" or not self._current:
+        current = self._fleet.current
+        if self._state == "stopping" or not current:
             log.warning("not now: the supervisor is %s", self._state)
-        elif self._current.resize(by, self._clock()):
-            log.info("now %s; a reload goes back to the config's", _plural_processes(self._current))
+        elif current.resize(by, self._clock()):
+            log.info("now %s; a reload goes back to the config's", summary.processes(len(current.slots)))
         else:
-            log.warning("the common worker processes stay as they are: there are none, or this one is the last")
+            log.warning("nothing changes: there is no common worker process, or this one is the last")
 
     def _reopen_log(self) -> None:
         logs.reopen()
-        for generation in self._generations:
-            generation.broadcast(ReopenLog())
+        self._fleet.broadcast(ReopenLog())
 
     def _dump_stacks(self) -> None:
-        for generation in self._generations:
-            generation.broadcast(DumpStacks())
+        self._fleet.broadcast(DumpStacks())
 
     def _ps(self, reply: Reply) -> None:
-        asked = [child for generation in self._generations for child in generation.broadcast(ListJobs())]
-        self._listings.add(reply, asked, self._clock())
+        self._listings.add(reply, self._fleet.broadcast(ListJobs()), self._clock())
 
     def _stop_asked(self, reply: Reply) -> None:
         self._stops.append(reply)
@@ -294,40 +257,24 @@ class Supervisor:
         self._stops.append(reply)
         self._abandon()
 
-    # --- what it tells --------------------------------------------------------------------------------------------
+    # --- what it says of itself -----------------------------------------------------------------------------------
 
-    def _tell(self, now: float) -> None:
-        self._report.alive(self._children, self._source.config.hang_timeout_seconds, now)
-        if self._report.is_due(now):
-            number = self._current.number if self._current else self._last_number
-            title = summary.title(number, self._state, len(self._children))
-            settled = self._state not in ("starting", "stopping")
-            self._report.how_it_is(self._status_line(), title, settled=settled, now=now)
-
+    @property
     def _status_line(self) -> str:
-        return summary.status_line(self._state, self._current, self._children, self._totals, self._refusal)
+        return summary.status_line(self._fleet, self._state, self._refusal)
 
-    def _overview(self, now: float) -> Overview:
-        return summary.overview(
+    @property
+    def _overview(self) -> Answer:
+        now = self._clock()
+        overview = summary.overview(
+            self._fleet,
             config_path=self._source.file,
             state=self._state,
             age_seconds=now - self._started_at,
-            generations=self._generations,
-            totals=self._totals,
             last_refusal=self._refusal,
             now=now,
         )
-
-    @property
-    def _generations(self) -> list[Generation]:
-        return [*self._leaving, *filter(None, (self._current, self._incoming))]
-
-    @property
-    def _children(self) -> list[Child]:
-        return [child for generation in self._generations for child in generation.children]
-
-    def _generation_of(self, child: Child) -> Generation | None:
-        return next((each for each in self._generations if each.number == child.generation), None)
+        return Answer(exits.DONE, overview=overview)
 
 
 SIGNALS: Final[dict[int, tuple[str, Callable[[Supervisor], None]]]] = {
@@ -335,8 +282,8 @@ SIGNALS: Final[dict[int, tuple[str, Callable[[Supervisor], None]]]] = {
     signal.SIGINT: ("drain", Supervisor._drain),
     signal.SIGQUIT: ("stop at once", Supervisor._abandon),
     signal.SIGHUP: ("reload", Supervisor._reload),
-    signal.SIGTTIN: ("one worker process more", Supervisor._more),
-    signal.SIGTTOU: ("one worker process fewer", Supervisor._fewer),
+    signal.SIGTTIN: ("one worker process more", lambda supervisor: supervisor._resize(1)),
+    signal.SIGTTOU: ("one worker process fewer", lambda supervisor: supervisor._resize(-1)),
     signal.SIGUSR1: ("reopen the log files", Supervisor._reopen_log),
     signal.SIGUSR2: ("log the stack of each busy greenlet", Supervisor._dump_stacks),
 }
@@ -346,10 +293,6 @@ REQUESTS: Final[dict[str, Callable[[Supervisor, Reply], None]]] = {
     answers.STOP: Supervisor._stop_asked,
     answers.STOP_NOW: Supervisor._stop_now_asked,
 }
-
-
-def _plural_processes(generation: Generation) -> str:
-    return summary.plural(len(generation.slots), "process", "processes")
 
 
 def _describe(config: Config) -> str:
