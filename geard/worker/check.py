@@ -1,0 +1,110 @@
+"""What `geard check` runs in a fresh, monkey-patched interpreter: import every capability, as a worker process would.
+
+The config comes as JSON on stdin, the Findings go as JSON to stdout. Rule: that is all that ever reaches stdout. What
+user modules print while they are imported goes to stderr.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import inspect
+import os
+import sys
+from collections.abc import Collection, Mapping
+from importlib import import_module
+from typing import Final
+
+import msgspec
+from gevent import monkey
+
+from geard.config.model import Config
+from geard.errors import CapabilityError, Problem
+from geard.worker.capability import BoundCapability, import_path, resolve_all
+from geard.worker.findings import IMPORT_TIMEOUT_SECONDS, Findings, Served
+
+BLOCKING: Final = {  # what modules import by name from the standard library that a patched process must not block in
+    "os": ("fork", "forkpty", "waitpid"),
+    "queue": ("SimpleQueue",),
+    "select": ("poll", "select"),
+    "socket": ("create_connection", "getaddrinfo", "gethostbyname", "socket", "socketpair"),
+    "ssl": ("SSLContext", "SSLSocket"),
+    "subprocess": ("Popen", "call", "check_call", "check_output", "run"),
+    "threading": ("Event", "Lock", "RLock", "Thread", "Timer", "local"),
+    "time": ("sleep",),
+}
+_OWN: Final = {"gevent", "greenlet", "zope", "geard", "__main__"}
+
+
+def examine(config: Config) -> Findings:
+    """Import what the config names, in this process, which enters the config's directory for it."""
+    early = imported_early(sys.modules, replaced())
+    if config.working_directory:
+        os.chdir(config.working_directory)
+    sys.path[:0] = config.python_path
+    capabilities, problems = resolve_all(config)
+    if config.on_start:
+        problems += check_on_start(config.on_start)
+    served = tuple(describe(capability) for capability in capabilities)
+    return Findings(served, tuple(problems), early)
+
+
+def describe(capability: BoundCapability) -> Served:
+    """How a capability would be called."""
+    convention = "function(job, workload)" if capability.hands_on else "function(workload)"
+    if inspect.isgeneratorfunction(capability.function):
+        convention += ", a generator"
+    return Served(capability.name, convention, capability.codec.name)
+
+
+def check_on_start(path: str) -> list[Problem]:
+    """What is wrong with the config's on_start. It is not called: that is for worker processes only."""
+    try:
+        function = import_path(path)
+        inspect.signature(function).bind()
+    except CapabilityError as error:
+        message, _, hint = str(error).partition("\n")
+        return [Problem(message, key="on_start", hint=hint)]
+    except TypeError as error:
+        return [Problem(f"{path} cannot be called without arguments: {error}", key="on_start")]
+    except ValueError:
+        return []  # a C function that does not tell its signature
+    return []
+
+
+def replaced() -> list[object]:
+    """The originals of BLOCKING that the patch has replaced in this process."""
+    pairs = [(import_module(module), name) for module, names in BLOCKING.items() for name in names]
+    originals = [(monkey.get_original(module.__name__, name), getattr(module, name)) for module, name in pairs]
+    return [original for original, now in originals if original is not now]
+
+
+def imported_early(modules: Mapping[str, object], originals: Collection[object]) -> tuple[str, ...]:
+    """The modules, but for Python's and gevent's own, that hold one of the originals: what starts with the interpreter,
+    such as a .pth file, imported them before the patch."""
+    ids = {id(original) for original in originals}
+    own = _OWN | sys.stdlib_module_names
+    return tuple(
+        sorted(
+            name
+            for name, module in list(modules.items())
+            if name.partition(".")[0] not in own
+            and any(id(value) in ids for value in list(getattr(module, "__dict__", {}).values()))
+        )
+    )
+
+
+def main() -> None:
+    """Config in, findings out."""
+    config = msgspec.json.decode(sys.stdin.buffer.read(), type=Config)
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answer:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        faulthandler.enable()  # where an import crashes the interpreter
+        faulthandler.dump_traceback_later(IMPORT_TIMEOUT_SECONDS)
+        answer.write(msgspec.json.encode(examine(config)))
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)  # whatever threads and exit handlers user modules have made
+
+
+if __name__ == "__main__":
+    main()

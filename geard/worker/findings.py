@@ -1,0 +1,29 @@
+"""What `geard check` and the interpreter that imports the capabilities for it say to each other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+from geard.errors import Problem
+
+IMPORT_TIMEOUT_SECONDS: Final = 60.0
+"""Imports that take longer are taken to hang: their stack goes to stderr, and `geard check` gives up a little later."""
+
+
+class Served(Struct, frozen=True):
+    """A capability that would run."""
+
+    name: str
+    convention: str
+    encoding: str
+
+
+class Findings(Struct, frozen=True):
+    """What the imports showed. `imported_early` are modules that took hold of blocking functions before they were
+    patched: jobs that use them would hold up all others."""
+
+    served: tuple[Served, ...]
+    problems: tuple[Problem, ...]
+    imported_early: tuple[str, ...]
