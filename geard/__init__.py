@@ -18,11 +18,14 @@ _HOME = {
     "ConnectionLost": "geard.errors",
     "GeardError": "geard.errors",
     "InvalidRequest": "geard.errors",
+    "InvalidResult": "geard.errors",
     "Job": "geard.worker",
     "JobException": "geard.errors",
     "JobFailed": "geard.errors",
     "JobServer": "geard.config",
     "JobTimeout": "geard.errors",
+    "QueueFull": "geard.errors",
+    "ServerError": "geard.errors",
     "Task": "geard.client",
     "Worker": "geard.worker",
     "WorkerPool": "geard.worker",
@@ -43,9 +46,12 @@ if TYPE_CHECKING:
     from geard.errors import ConnectionLost as ConnectionLost
     from geard.errors import GeardError as GeardError
     from geard.errors import InvalidRequest as InvalidRequest
+    from geard.errors import InvalidResult as InvalidResult
     from geard.errors import JobException as JobException
     from geard.errors import JobFailed as JobFailed
     from geard.errors import JobTimeout as JobTimeout
+    from geard.errors import QueueFull as QueueFull
+    from geard.errors import ServerError as ServerError
     from geard.worker import Job as Job
     from geard.worker import Worker as Worker
     from geard.worker import WorkerPool as WorkerPool

@@ -121,5 +121,13 @@ class JobException(JobFailed):
         self.text = text
 
 
+class InvalidResult(GeardError, ValueError):
+    """The job is complete, but its result is not in the encoding asked for; `data` is what the worker sent."""
+
+    def __init__(self, message: str, data: bytes) -> None:
+        super().__init__(message)
+        self.data = data
+
+
 class JobTimeout(GeardError, TimeoutError):
     """The caller waited long enough, or a capability ran over its `timeout`. The job itself may still be running."""
