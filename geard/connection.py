@@ -5,7 +5,8 @@ Rules:
 - Plain blocking code. In a monkey-patched process it is cooperative; in an unpatched one it works in threads.
 - One greenlet may receive while another sends. Two may not send at once, nor receive at once: the caller sees to that.
 - An interrupted send (a gevent.Timeout, a KeyboardInterrupt) keeps what it could not send, and the next send goes on
-  from there: no packet is ever half-written for good.
+  from there: no packet is ever half-written for good, nor written twice. An interrupted receive keeps what it read.
+  Python handles signals after a call: so what the system call returns is stored by C code, within that same call.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Connection:
 
     def __init__(self, sock: socket.socket | _TlsSocket, server: JobServer) -> None:
         self._socket = sock
-        self._unsent = b""
+        self._received: list[bytes] = []  # by a receive that was interrupted
+        self.unsent = b""
+        """What an interrupted send left; more may be added, for the next send."""
         self.server = server
         self.closed = False
 
@@ -82,38 +85,30 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def unsent(self) -> bool:
-        """Whether an interrupted send left bytes behind; send(b"") goes on with them."""
-        return bool(self._unsent)
-
     def send(self, data: bytes) -> None:
-        """Send all of `data`. Raises ConnectionLost; ServerTimeout if the peer takes nothing for 30 s."""
-        if self._unsent:
-            data = self._unsent + data
+        """Send what an interrupted send left, then all of `data`.
+
+        Raises ConnectionLost; ServerTimeout if the peer takes nothing for 30 s."""
+        self.unsent += data
         try:
-            sent = self._send_some(data)
-            if sent < len(data):
-                self._unsent = data[sent:]
-                while self._unsent:
-                    self._unsent = self._unsent[self._send_some(self._unsent) :]
+            while self.unsent:
+                self._send_some()
         except OSError as error:
             raise self._lost(error) from error
-        except BaseException:
-            if not self._unsent:
-                self._unsent = data  # interrupted while waiting to send the first byte
-            raise
-        self._unsent = b""
 
     def receive(self, timeout_seconds: float | None = None) -> bytes | None:
         """What has arrived, at least a byte; None if nothing did within the timeout. Raises ConnectionLost."""
+        received = self._received
         try:
-            self._socket.settimeout(timeout_seconds)
-            data = self._socket.recv(READ_BYTES)
+            if not received:
+                self._socket.settimeout(timeout_seconds)
+                received.extend(map(self._socket.recv, (READ_BYTES,)))
         except TimeoutError:
             return None
         except OSError as error:
             raise self._lost(error) from error
+        data = received[0]
+        del received[0]
         if not data:
             raise ConnectionLost(f"{self.server} closed the connection")
         return data
@@ -130,15 +125,25 @@ class Connection:
         self.closed = True
         self._socket.close()
 
-    def _send_some(self, data: bytes) -> int:
-        deadline = 0.0
-        while True:
-            try:
-                return self._socket.send(data)
-            except TimeoutError:  # the timeout is the receiver's, and may be short
-                deadline = deadline or time.monotonic() + SEND_TIMEOUT_SECONDS
-                if time.monotonic() >= deadline:
-                    raise
+    def _send_some(self) -> None:
+        """Send what is unsent now. However this ends, `unsent` is what the system has not taken."""
+        data = memoryview(self.unsent)
+        size, position, deadline = len(data), 0, 0.0
+        taken: list[int] = []
+        try:
+            while position < size:
+                try:
+                    taken.extend(map(self._socket.send, (data[position:],)))
+                    position, deadline = position + taken[0], 0.0
+                    del taken[0]
+                except TimeoutError:  # the timeout is the receiver's, and may be short
+                    deadline = deadline or time.monotonic() + SEND_TIMEOUT_SECONDS
+                    if time.monotonic() >= deadline:
+                        raise
+        finally:
+            if taken:  # interrupted just after the system call
+                position += taken[0]
+            self.unsent = self.unsent[position:]
 
     def _lost(self, error: OSError) -> ConnectionLost:
         if isinstance(error, TimeoutError):
@@ -166,7 +171,7 @@ class _TlsSocket:
     def recv(self, size: int) -> bytes:
         return self._retry(lambda: self._socket.recv(size))  # type: ignore[no-any-return]
 
-    def send(self, data: bytes) -> int:
+    def send(self, data: bytes | memoryview) -> int:
         return self._retry(lambda: self._socket.send(data))  # type: ignore[no-any-return]
 
     def _retry(self, call: Any) -> Any:

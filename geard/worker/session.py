@@ -147,7 +147,7 @@ class Session:
     def _due(self) -> bool:
         return (
             bool(self._outbox)
-            or self.connection.unsent
+            or bool(self.connection.unsent)
             or (not self.asleep and self._wants_to_speak())
             or (not self.bade_farewell and self._finished() and not self.owed)
         )
