@@ -1,0 +1,93 @@
+"""`geard jobserver`: the embedded job server as a process of its own."""
+
+from __future__ import annotations
+
+import click
+
+from geard.cli.times import Duration
+from geard.config import parse_address
+from geard.config.model import Logging
+from geard.config.units import format_size, parse_size
+from geard.errors import InvalidRequest
+from geard.jobserver.options import DEFAULT_LISTEN, Options
+
+_DEFAULTS = Options()
+
+
+def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    try:
+        return parse_size(value)
+    except InvalidRequest as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+@click.command()
+@click.option("--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="Where to listen.")
+@click.option("--queue", metavar="FILE", help="Keep background jobs in this file, so that none is lost in a restart.")
+@click.option(
+    "--max-queue", type=click.IntRange(0), default=0, help="Jobs per function; more are refused. 0: no limit."
+)
+@click.option(
+    "--max-packet",
+    metavar="SIZE",
+    callback=_size,
+    default=format_size(_DEFAULTS.max_packet_bytes),
+    show_default=True,
+    help="The largest packet.",
+)
+@click.option("--max-connections", type=click.IntRange(1), default=_DEFAULTS.max_connections, show_default=True)
+@click.option(
+    "--job-retries", type=click.IntRange(0), default=0, help="Drop a job that lost its worker so often. 0: never."
+)
+@click.option(
+    "--stall-timeout",
+    type=Duration(),
+    default=_DEFAULTS.stall_timeout_seconds,
+    show_default="30s",
+    help="Drop a connection that is silent in the middle of a packet, or does not read, for so long.",
+)
+@click.option("--tls-certificate", metavar="FILE", help="Speak TLS, with this certificate (PEM).")
+@click.option("--tls-key", metavar="FILE", help="The key of the certificate, when it is in a file of its own.")
+@click.option("--tls-ca", metavar="FILE", help="Ask clients and workers for a certificate that this authority signed.")
+@click.option("-v", "--verbose", is_flag=True, help="Log each connection that ends, and why.")
+def jobserver(
+    listen: str,
+    queue: str | None,
+    max_queue: int,
+    max_packet: int,
+    max_connections: int,
+    job_retries: int,
+    stall_timeout: float,
+    tls_certificate: str | None,
+    tls_key: str | None,
+    tls_ca: str | None,
+    verbose: bool,
+) -> None:
+    """Serve Gearman clients and workers: a job server for one machine, for tests and for the first day.
+
+    Runs until TERM or INT. Without --queue, jobs are in memory only. Started by systemd with a socket, it serves
+    that one and --listen is not used.
+    """
+    options = Options(
+        queue=queue,
+        max_queue=max_queue,
+        max_packet_bytes=max_packet,
+        max_connections=max_connections,
+        job_retries=job_retries,
+        stall_timeout_seconds=stall_timeout,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        tls_ca=tls_ca,
+    )
+    if (tls_key or tls_ca) and not tls_certificate:
+        raise InvalidRequest("--tls-key and --tls-ca need --tls-certificate")
+    address = parse_address(listen)
+
+    from geard import logs
+    from geard.jobserver import listeners  # these import gevent, which a wrong option need not wait for
+    from geard.jobserver.server import JobServer
+    from geard.supervisor.sd_notify import READY, SdNotify
+
+    logs.configure(Logging(), verbose=verbose, process="jobserver")
+    server = JobServer(listeners.passed() or listeners.listen(address), options)
+    server.run(on_ready=lambda: SdNotify().send(READY))

@@ -1,0 +1,285 @@
+"""The network, the clock and the store around the rules.
+
+A turn of the loop: every connection that has something is read, and what it says is decided at once; before the loop
+waits again, the turn ends: what must be stored is committed, then each outbox is sent, one send for each connection.
+
+Rules:
+- Outboxes are sent at the end of a turn only. So JOB_CREATED for a stored job leaves after the commit, whatever else
+  the turn holds, and all submissions of a turn share one commit.
+- Everything runs in callbacks of gevent's loop, without a greenlet for each connection: thousands of idle ones cost
+  little, and nothing here may block.
+- A connection that fails takes nothing else with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import gevent
+from gevent.event import Event
+
+from geard.errors import GeardError
+from geard.jobserver import admin
+from geard.jobserver.connection import READABLE, Connection
+from geard.jobserver.listeners import allow_files, tls_context
+from geard.jobserver.options import Options
+from geard.jobserver.requests import HANDLERS
+from geard.jobserver.rules import Rules
+from geard.jobserver.store import CannotStore, Store
+
+log = logging.getLogger(__name__)
+
+ACCEPTS_PER_TURN: Final = 64
+ACCEPT_PAUSE_SECONDS: Final = 1.0  # when there are no more file descriptors
+LONGEST_WAIT_SECONDS: Final = 1.0  # for a delayed job: the clock may be set meanwhile
+SWEEPS: Final = 4  # in a stall timeout
+STORE_RETRY_SECONDS: Final = 1.0
+SPARE_FILES: Final = 64
+
+
+class JobServer:
+    """A job server on sockets that already listen. Closes them in the end."""
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        options: Options | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.options = options = options or Options()
+        self._listeners = listeners
+        self._clock = clock
+        self._tls = tls_context(options)
+        self._store = Store(options.queue) if options.queue else None
+        self.rules = Rules(
+            f"H:{socket.gethostname()}:".encode(),
+            max_queue=options.max_queue,
+            job_retries=options.job_retries,
+            durable=self._store is not None,
+            first_number=self._store.next_number if self._store else 1,
+        )
+        if self._store:
+            for job in self._store.jobs():
+                self.rules.restore(*job)
+        self._connections: set[Connection] = set()
+        self._stop = Event()
+        self._full = False
+        self._store_fails = False
+        self._due: float | None = None  # when the timer is set to
+        loop = self._loop = gevent.get_hub().loop
+        self._acceptors = [loop.io(listener.fileno(), READABLE) for listener in listeners]
+        self._end_of_turn_watcher = loop.prepare(ref=False)
+        self._timer = loop.timer(0, ref=False)
+        sweep_seconds = options.stall_timeout_seconds / SWEEPS
+        self._sweeper = loop.timer(sweep_seconds, sweep_seconds, ref=False)
+
+    def __repr__(self) -> str:
+        return f"<JobServer {', '.join(self.addresses)} {len(self._connections)} connections {self.rules!r}>"
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens."""
+        return [_name(listener.getsockname()) for listener in self._listeners]
+
+    def run(self, *, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop`, TERM or INT. The queue file is closed and whole when this returns."""
+        signals = [gevent.signal_handler(signum, self.stop) for signum in (signal.SIGTERM, signal.SIGINT)]
+        self.start()
+        try:
+            on_ready()
+            self._stop.wait()
+        finally:
+            self.close()
+            for handler in signals:
+                handler.cancel()
+
+    def start(self) -> None:
+        """Accept connections, in gevent's loop."""
+        allow_files(self.options.max_connections + SPARE_FILES)
+        for listener, acceptor in zip(self._listeners, self._acceptors, strict=True):
+            acceptor.start(self._accept, listener)
+        self._end_of_turn_watcher.start(self._end_of_turn)
+        self._sweeper.start(self._sweep)
+        log.info("job server on %s, %d jobs in the queue", ", ".join(self.addresses), len(self.rules.jobs))
+
+    def stop(self) -> None:
+        """Let `run` return. Idempotent."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Stop at once: end this turn, close every connection and the queue file. Idempotent."""
+        for listener, acceptor in zip(self._listeners, self._acceptors, strict=True):
+            acceptor.stop()
+            listener.close()
+        self._end_of_turn()
+        for watcher in (self._end_of_turn_watcher, self._timer, self._sweeper):
+            watcher.stop()
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+        if self._store:
+            self._store.close()
+
+    # --- connections ----------------------------------------------------------------------------------------------
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._pause_accepting(error)
+                    return
+                continue  # the peer left before we came to it
+            if len(self._connections) >= self.options.max_connections:
+                if not self._full:
+                    self._full = True
+                    log.warning("%d connections are the limit: more are closed", len(self._connections))
+                sock.close()
+                continue
+            self._open(sock, str(address[0]) if isinstance(address, tuple) else "local")
+
+    def _pause_accepting(self, error: OSError) -> None:
+        log.error("cannot accept connections: %s; trying again in a second", error.strerror)
+        for acceptor in self._acceptors:
+            acceptor.stop()
+        gevent.spawn_later(ACCEPT_PAUSE_SECONDS, self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        if not self._stop.is_set():
+            for listener, acceptor in zip(self._listeners, self._acceptors, strict=True):
+                acceptor.start(self._accept, listener)
+
+    def _open(self, sock: socket.socket, host: str) -> None:
+        sock.setblocking(False)
+        if self._tls:
+            try:
+                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            except (OSError, ssl.SSLError):
+                sock.close()
+                return
+        connection = Connection(
+            sock,
+            host,
+            max_packet_bytes=self.options.max_packet_bytes,
+            loop=self._loop,
+            on_readable=self._read,
+        )
+        self._connections.add(connection)
+
+    def _read(self, connection: Connection) -> None:
+        """Decide all that a connection has sent, up to a chunk. The answers leave at the end of the turn."""
+        rules, decoder, now = self.rules, connection.decoder, self._clock()
+        try:
+            while True:
+                data = connection.receive()
+                if data is None:
+                    return
+                decoder.feed(data)
+                while True:
+                    for command, fields in decoder:
+                        HANDLERS[command](rules, connection, fields, now)
+                    line = decoder.take_line()
+                    if line is None:
+                        break
+                    rules.send(connection, admin.answer(rules, self._connections, line))
+                if not connection.has_more:
+                    return
+        except GeardError as error:
+            self._drop(connection, error)
+        except Exception as error:
+            log.exception("dropping %s: a bug in the job server", connection)
+            self._drop(connection, error)
+
+    def _write_on(self, connection: Connection) -> None:
+        try:
+            connection.resume(self._read)
+        except GeardError as error:
+            self._drop(connection, error)
+
+    def _drop(self, connection: Connection, reason: object) -> None:
+        log.debug("%s", reason)
+        self._connections.discard(connection)
+        self._full = False
+        connection.close()
+        self.rules.depart(connection)
+
+    def _sweep(self) -> None:
+        """Drop the connections that have stalled for the whole timeout."""
+        for connection in [each for each in self._connections if each.is_stalled]:
+            connection.quiet += 1
+            if connection.quiet > SWEEPS:
+                log.warning("dropping %s: it stalled for %g s", connection, self.options.stall_timeout_seconds)
+                self._drop(connection, "stalled")
+
+    # --- the end of a turn ----------------------------------------------------------------------------------------
+
+    def _end_of_turn(self) -> None:
+        rules = self.rules
+        if rules.staged or (rules.ended and not self._store_fails):
+            self._commit()
+        while rules.unsent:
+            unsent, rules.unsent = rules.unsent, []
+            for peer in unsent:
+                if peer.outbox and isinstance(peer, Connection):
+                    try:
+                        peer.flush(self._loop, self._write_on)
+                    except GeardError as error:
+                        self._drop(peer, error)  # which may wake others: go round again
+        self._set_timer()
+
+    def _commit(self) -> None:
+        rules = self.rules
+        if self._store is None:
+            return
+        added, ended = rules.to_store(), rules.ended
+        try:
+            self._store.commit(added, ended, rules.next_number)
+        except CannotStore as error:
+            if not self._store_fails:
+                log.error("%s; background jobs are refused until it can be written", error)
+                gevent.spawn_later(STORE_RETRY_SECONDS, self._retry_store)
+            self._store_fails = True
+            rules.refuse("Job server cannot store the job")
+            return
+        if self._store_fails:
+            log.info("the queue file can be written again")
+            self._store_fails = False
+        rules.ended = []
+        rules.admit()
+
+    def _retry_store(self) -> None:
+        self._store_fails = False  # the end of this turn tries again
+
+    def _set_timer(self) -> None:
+        now = self._clock()
+        due = self.rules.next_due(now)
+        if due is None:
+            return
+        due = min(due, now + LONGEST_WAIT_SECONDS)
+        if self._due is None or due < self._due:
+            self._due = due
+            self._timer.stop()
+            self._timer = self._loop.timer(max(0.0, due - now), ref=False)
+            self._timer.start(self._tick)
+
+    def _tick(self) -> None:
+        self._due = None
+        self.rules.tick(self._clock())
+
+
+def _name(address: Any) -> str:
+    if not isinstance(address, tuple):
+        return str(address)
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
