@@ -1,0 +1,270 @@
+"""Exchange: one connection to a job server, shared by many callers, each of them blocking.
+
+    exchange.post(reply, packet)
+    exchange.flush()
+    exchange.wait(reply, reply.answered, deadline)
+
+Rules:
+- Answers come in the order of the requests, so a reply is owed in the order in which the packets leave: whoever holds
+  the pen moves both at once, the packets to the connection and the replies to `_owed`.
+- What a worker sends is matched by its handle. A job server sends one copy to each submission: two with the same
+  function and unique have the same handle and take the copies in turn.
+- One caller leads: it reads for everybody until it has what it waits for. The others follow: they park, and are woken
+  by news of their own or when nobody leads. Whoever leaves sees to it that somebody leads, if anybody is left.
+- A caller may be interrupted anywhere (gevent.Timeout, KeyboardInterrupt) and leaves everything in order. So steps that
+  belong together have no call between them, for Python handles signals only at calls and jumps back: such steps are
+  marked "at once". What the caller was owed still comes and is dropped.
+- The first error ends the exchange for all. Nothing is ever sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from geard.client.reply import Bell, Reply, Submission
+from geard.config import JobServer
+from geard.connection import Connection
+from geard.errors import ConnectionLost, ProtocolError, QueueFull, ServerError
+from geard.protocol import DEFAULT_MAX_PACKET_BYTES, RESPONSE, Command, Decoder, Packet
+
+RECHECK_SECONDS: Final = 1.0
+"""How often a parked caller looks for itself: an interrupt may have hit its leader on the very way out."""
+
+LOOK_SECONDS: Final = 0.001  # the shortest wait there is; a look takes no longer when nothing has arrived
+
+LEADER: Final = "leader"
+
+# Enum members are looked up slowly; these are compared for every packet.
+JOB_CREATED = Command.JOB_CREATED
+ERROR = Command.ERROR
+WORK_DATA = Command.WORK_DATA
+WORK_COMPLETE = Command.WORK_COMPLETE
+ANSWERS = (
+    JOB_CREATED,
+    ERROR,
+    Command.ECHO_RES,
+    Command.OPTION_RES,
+    Command.STATUS_RES,
+    Command.STATUS_RES_UNIQUE,
+)
+NEWS = (WORK_DATA, Command.WORK_STATUS, Command.WORK_WARNING)
+ENDS = (WORK_COMPLETE, Command.WORK_FAIL, Command.WORK_EXCEPTION)
+
+
+class Exchange:
+    """Requests and answers of many callers over one connection. Safe to share between threads and greenlets."""
+
+    def __init__(self, connection: Connection, *, max_packet_bytes: int = DEFAULT_MAX_PACKET_BYTES) -> None:
+        self.lost: ConnectionLost | None = None
+        self._connection = connection
+        self._decoder = Decoder(RESPONSE, max_packet_bytes=max_packet_bytes)
+        self._packets: deque[Packet] = deque()  # read, not yet delivered
+        self._outbox: list[tuple[Reply, bytes]] = []  # posted, not yet sent
+        self._owed: deque[Reply] = deque()  # sent, not yet answered
+        self._running: dict[bytes, tuple[Submission, ...]] = {}  # by handle; who gets the next copy stands first
+        self._pen = threading.Lock()
+        self._leader: dict[str, object] = {}  # at most LEADER and its token: setdefault takes the lead at once
+        self._followers: dict[queue.SimpleQueue[None], None] = {}  # who is parked, the longest first
+
+    def __repr__(self) -> str:
+        state = "lost" if self.lost else f"{len(self._owed)} owed, {len(self._running)} running"
+        return f"<Exchange {self._connection.server} {state}, {len(self._followers)} parked>"
+
+    @property
+    def server(self) -> JobServer:
+        """The job server at the other end."""
+        return self._connection.server
+
+    def post(self, reply: Reply, packet: bytes) -> None:
+        """Put a request in the outbox; `flush` sends it, with what others have put there."""
+        self._outbox.append((reply, packet))
+
+    def flush(self) -> None:
+        """Send the outbox, and what an interrupted caller left half sent. A connection that fails is `lost`."""
+        with self._pen:
+            connection, outbox = self._connection, self._outbox
+            if self.lost is not None or not (outbox or connection.unsent):
+                return
+            batch = outbox[:]
+            wanted = [item for item in batch if not item[0].abandoned]
+            data = b"".join([packet for _, packet in wanted])
+            replies = [reply for reply, _ in wanted]
+            taken = len(batch)
+            for reply in replies:
+                reply.sent = True
+            # At once:
+            connection.unsent += data
+            self._owed += replies
+            del outbox[:taken]
+            try:
+                connection.send(b"")
+            except ConnectionLost as error:
+                self.fail(error)
+
+    def wait(self, reply: Reply, happened: Callable[[], bool], deadline: float | None = None) -> bool:
+        """Wait until `happened()`, which news rung on the reply's bell can make true; False at the deadline.
+
+        Raises ConnectionLost, or what kind of it ended the exchange."""
+        token = object()
+        leader = self._leader
+        try:
+            while not happened():
+                if self.lost is not None:
+                    raise self.loss_of(reply)
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                if leader.setdefault(LEADER, token) is token:
+                    self._read(left)
+                else:
+                    self._follow(reply.bell, happened, left)
+            return True
+        finally:
+            if leader.get(LEADER) is token:
+                del leader[LEADER]
+            if LEADER not in leader:
+                self._hand_on()
+
+    def look(self) -> None:
+        """Take in what has arrived, without waiting for more; `lost` tells if the connection has ended."""
+        with contextlib.suppress(ConnectionLost):
+            self.wait(Reply(Command.NOOP), lambda: False, time.monotonic() + LOOK_SECONDS)
+
+    def loss_of(self, reply: Reply) -> ConnectionLost:
+        """What the end of the exchange means for a reply that has not come."""
+        lost = self.lost
+        assert lost is not None
+        created = True if reply.fields is not None else None if reply.sent else False
+        error = type(lost)(str(lost), job_created=created)
+        error.__cause__ = lost
+        return error
+
+    def fail(self, error: ConnectionLost) -> None:
+        """End the exchange: every caller that waits gets an error like this at once. Idempotent."""
+        if self.lost is None:
+            self.lost = error
+        self._connection.interrupt()  # the leader's read ends, and it closes the connection as it leaves
+        self._wake(*self._followers)
+        if LEADER not in self._leader:
+            self._connection.close()
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def _read(self, timeout_seconds: float | None) -> None:
+        """Read once and deliver it; `lost` is set when the connection has failed."""
+        bells: list[Bell] = []
+        try:
+            if not self._packets:
+                chunk = self._connection.receive(timeout_seconds)
+                if chunk is None:
+                    return
+                self._decoder.feed(chunk)
+            try:
+                self._packets.extend(self._decoder)
+            finally:
+                self._deliver(bells)
+        except ProtocolError as error:
+            self.fail(type(error)(f"{self.server}: {error}"))
+        except ConnectionLost as error:
+            self.fail(error)
+        finally:
+            for bell in bells:
+                self._wake(*bell)
+
+    def _deliver(self, bells: list[Bell]) -> None:
+        """Give each packet to whom it belongs. Raises ProtocolError for one that belongs to nobody."""
+        packets, owed, running = self._packets, self._owed, self._running
+        while packets:
+            packet = packets[0]
+            command, fields = packet
+            if command in ANSWERS:
+                if not owed or (command is not owed[0].expected and command is not ERROR):
+                    raise ProtocolError(f"{command.name} came, but {_expected(owed)} is next")
+                reply = owed[0]
+                if command is ERROR:
+                    error = server_error(fields)
+                    # At once:
+                    reply.error = error
+                    if type(reply) is Submission and reply.finished is not None:
+                        reply.finished += (reply,)
+                    del owed[0], packets[0]
+                elif type(reply) is Submission:
+                    mates = running.get(fields[0], ())
+                    # At once:
+                    running[fields[0]] = (*mates, reply)
+                    reply.fields = fields
+                    del owed[0], packets[0]
+                else:
+                    # At once:
+                    reply.fields = fields
+                    del owed[0], packets[0]
+            else:
+                mates = running.get(fields[0], ()) if fields else ()
+                if not mates or command not in (*ENDS, *NEWS):
+                    raise ProtocolError(f"{command.name} came for {fields[:1]}, which is no job of this client")
+                reply, others = mates[0], mates[1:]
+                if command in ENDS:
+                    # At once:
+                    if others:
+                        running[fields[0]] = others
+                    else:
+                        del running[fields[0]]
+                    reply.end = packet
+                    if reply.finished is not None:
+                        reply.finished += (reply,)
+                    del packets[0]
+                else:
+                    # At once:
+                    if others:
+                        running[fields[0]] = (*others, reply)
+                    if reply.wants_all or command is WORK_DATA:
+                        reply.news += (packet,)
+                    del packets[0]
+            if reply.bell:
+                bells.append(reply.bell)
+
+    # --- leading and following -----------------------------------------------------------------------------------
+
+    def _follow(self, bell: Bell, happened: Callable[[], bool], left: float | None) -> None:
+        """Park until there is news, until it may be our turn to lead, or for a while."""
+        wakeup: queue.SimpleQueue[None] = queue.SimpleQueue()
+        try:
+            self._followers[wakeup] = None
+            bell.append(wakeup)
+            # Look again, now that we can be woken: a leader that left before could not see us.
+            if LEADER in self._leader and self.lost is None and not happened():
+                with contextlib.suppress(queue.Empty):
+                    wakeup.get(timeout=RECHECK_SECONDS if left is None else min(left, RECHECK_SECONDS))
+        finally:
+            self._followers.pop(wakeup, None)
+            if wakeup in bell:
+                bell.remove(wakeup)
+
+    def _hand_on(self) -> None:
+        """Nobody leads now: wake one that may."""
+        if self.lost is not None:
+            self._connection.close()
+        with contextlib.suppress(StopIteration, RuntimeError):  # RuntimeError: it changed, so somebody is awake
+            self._wake(next(iter(self._followers)))
+
+    @staticmethod
+    def _wake(*followers: queue.SimpleQueue[None]) -> None:
+        for follower in followers:
+            follower.put(None)
+
+
+def server_error(fields: list[bytes]) -> ServerError:
+    """What an ERROR packet says. A full queue has an error of its own."""
+    code, text = (field.decode(errors="backslashreplace") for field in fields)
+    full = code == "JOB_QUEUE_FULL" or (code == "QUEUE_ERROR" and "full" in text)  # gearmand 1.1 says the latter
+    return (QueueFull if full else ServerError)(code, text)
+
+
+def _expected(owed: deque[Reply]) -> str:
+    return owed[0].expected.name if owed else "nothing"

@@ -1,0 +1,110 @@
+"""What a client asks for, checked and turned into packets. Pure: no socket, and the clock is handed in.
+
+Rule: what the job server would refuse, misread or leave unanswered is refused here, before a byte is sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from geard.errors import InvalidRequest
+from geard.protocol import Command, request
+from geard.protocol.packets import MAX_UNIQUE_BYTES
+
+Priority = Literal["low", "normal", "high"]
+When = datetime | timedelta | float
+"""A moment, or a delay from now (a number is seconds)."""
+
+MAX_HANDLE_BYTES: Final = 63
+"""gearmand leaves a GET_STATUS with a longer one unanswered, and a GET_STATUS_UNIQUE likewise."""
+
+UNIQUE_OF_WORKLOAD: Final = "workload"
+
+FOREGROUND: Final = {
+    "low": Command.SUBMIT_JOB_LOW,
+    "normal": Command.SUBMIT_JOB,
+    "high": Command.SUBMIT_JOB_HIGH,
+}
+BACKGROUND: Final = {
+    "low": Command.SUBMIT_JOB_LOW_BG,
+    "normal": Command.SUBMIT_JOB_BG,
+    "high": Command.SUBMIT_JOB_HIGH_BG,
+}
+
+
+def job(
+    commands: dict[str, Command],
+    function: str,
+    unique: str | None,
+    workload: bytes,
+    priority: str = "normal",
+    reducer: str | None = None,
+) -> tuple[str, bytes]:
+    """The job's unique, and its SUBMIT_JOB… packet. `commands` is FOREGROUND or BACKGROUND."""
+    unique = unique_id(unique, function, workload)
+    if reducer is None:
+        if priority not in commands:
+            raise InvalidRequest(f"priority is one of {', '.join(commands)}, not {priority!r}")
+        return unique, request(commands[priority], name(function), unique.encode(), workload)
+    if priority != "normal":
+        raise InvalidRequest("a job with a reducer has no priority: the protocol has no packet for both")
+    command = Command.SUBMIT_REDUCE_JOB if commands is FOREGROUND else Command.SUBMIT_REDUCE_JOB_BACKGROUND
+    return unique, request(command, name(function), unique.encode(), name(reducer), b"", workload)
+
+
+def job_at(function: str, unique: str | None, workload: bytes, at: When, now: float) -> tuple[str, bytes]:
+    """The unique and SUBMIT_JOB_EPOCH packet of a job that starts no earlier than `at`; `now` is time.time()."""
+    unique = unique_id(unique, function, workload)
+    epoch = b"%d" % epoch_seconds(at, now)
+    return unique, request(Command.SUBMIT_JOB_EPOCH, name(function), unique.encode(), epoch, workload)
+
+
+def epoch_seconds(at: When, now: float) -> int:
+    """The whole second, rounded up, at or after which a job may start."""
+    if isinstance(at, datetime):
+        return math.ceil(at.timestamp())
+    delay = at.total_seconds() if isinstance(at, timedelta) else at
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < math.inf:
+        raise InvalidRequest(f"at is a datetime or a delay in seconds from 0 up, not {at!r}")
+    return math.ceil(now + delay)
+
+
+def name(function: str) -> bytes:
+    """A function's name for the wire."""
+    if not isinstance(function, str) or not function or "\0" in function:
+        raise InvalidRequest(f"a function's name is a str, not empty and without NUL, not {function!r}")
+    return _utf8(function)
+
+
+def unique_id(unique: str | None, function: str, workload: bytes) -> str:
+    """The unique to send: a random one for None, a hash of function and workload for "workload"."""
+    if unique is None:
+        return os.urandom(12).hex()
+    if unique == UNIQUE_OF_WORKLOAD:
+        return hashlib.blake2b(name(function) + b"\0" + workload, digest_size=16).hexdigest()
+    if not isinstance(unique, str) or not unique or "\0" in unique:
+        raise InvalidRequest(f"a unique is a str, not empty and without NUL, not {unique!r}")
+    if len(_utf8(unique)) > MAX_UNIQUE_BYTES:
+        raise InvalidRequest(f"the unique {unique!r} has over {MAX_UNIQUE_BYTES} bytes")
+    return unique
+
+
+def key(kind: str, value: str) -> bytes:
+    """A handle or unique to ask about."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise InvalidRequest(f"a {kind} is a str, not empty and without NUL, not {value!r}")
+    data = _utf8(value)
+    if len(data) > MAX_HANDLE_BYTES:
+        raise InvalidRequest(f"a {kind} to ask about has at most {MAX_HANDLE_BYTES} bytes, not {len(data)}")
+    return data
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeError as error:
+        raise InvalidRequest(f"{text!r} cannot be encoded as UTF-8: {error}") from error

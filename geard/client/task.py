@@ -1,0 +1,182 @@
+"""Task: a foreground job as its client sees it.
+
+Rule: nothing happens behind the caller's back. Whoever waits for a task (result, events) or looks at it (done,
+progress) reads what has arrived for it; callbacks run in the caller that waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+from geard.client.codec import Codec, PieceDecoder
+from geard.client.exchange import Exchange
+from geard.client.reply import Submission
+from geard.errors import GeardError, JobException, JobFailed, JobTimeout
+from geard.protocol import Command, Packet
+
+
+class Status(NamedTuple):
+    """How far the job is, as its worker counts (WORK_STATUS)."""
+
+    numerator: int
+    denominator: int
+
+
+class Data(NamedTuple):
+    """A piece of the result (WORK_DATA), in the task's encoding."""
+
+    data: Any
+
+
+class Warning(NamedTuple):  # noqa: A001 - the protocol's own word; the builtin is not used here
+    """What the worker wants the client to know (WORK_WARNING)."""
+
+    text: str
+
+
+class Complete(NamedTuple):
+    """The end of the job and the last piece of its result (WORK_COMPLETE), in the task's encoding."""
+
+    data: Any
+
+
+Event: TypeAlias = Status | Data | Warning | Complete
+
+
+class Task:
+    """A job that was submitted in the foreground. Made by Client.submit.
+
+    What it receives is kept until the task is dropped. One caller at a time may wait for it."""
+
+    def __init__(
+        self,
+        function: str,
+        unique: str,
+        submission: Submission,
+        exchange: Exchange,
+        codec: Codec,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.function = function
+        self.unique = unique
+        self._submission = submission
+        self._exchange = exchange
+        self._codec = codec
+        self._on_event = on_event
+        self._told = 0  # how many events on_event has been called with
+        self._told_pieces = codec.piece_decoder()
+
+    def __repr__(self) -> str:
+        end = self._submission.end
+        return f"<Task {self.function} {self.handle} {end.command.name if end else 'running'}>"
+
+    @property
+    def handle(self) -> str:
+        """The job server's name for the job."""
+        return text_of((self._submission.fields or [b""])[0])
+
+    @property
+    def progress(self) -> Status | None:
+        """The last status that has arrived; None before the first."""
+        self._look()
+        for packet in reversed(self._submission.news):
+            if packet.command is Command.WORK_STATUS:
+                return Status(*map(number, packet.fields[1:]))
+        return None
+
+    def done(self) -> bool:
+        """Whether the job has ended, well or not, or its connection is lost. Does not wait."""
+        self._look()
+        return self._submission.ended() or self._exchange.lost is not None
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end, `timeout` seconds at most, and return the result: all its data, in the task's encoding.
+
+        Calls `on_event` with what it has not been called with. Raises JobFailed, JobException, JobTimeout,
+        InvalidResult, and ConnectionLost, after which the job's fate is unknown."""
+        deadline = deadline_after(timeout)
+        if self._on_event is not None:
+            while packet := self._news(self._told, deadline):
+                self._told += 1
+                self._on_event(self._event(packet, self._told_pieces))
+        elif not self._exchange.wait(self._submission, self._submission.ended, deadline):
+            raise JobTimeout(f"{self.function}: no result within {timeout:g} s; the job may still run")
+        return result_of(self._submission, self.function, self._codec)
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """All that the worker sends, from the job's start, in order; the last is Complete.
+
+        Raises what `result` raises, after the events that came before it. `timeout` bounds the whole."""
+        deadline, pieces, seen = deadline_after(timeout), self._codec.piece_decoder(), 0
+        while packet := self._news(seen, deadline):
+            seen += 1
+            yield self._event(packet, pieces)
+        yield Complete(pieces.decode(completed(self._submission, self.function, self._codec), last=True))
+
+    def _news(self, seen: int, deadline: float | None) -> Packet | None:
+        """Wait for what comes after the first `seen` packets; None at the end of the job."""
+        submission = self._submission
+        if not self._exchange.wait(submission, lambda: len(submission.news) > seen or submission.ended(), deadline):
+            raise JobTimeout(f"{self.function}: not done in time; the job may still run")
+        return submission.news[seen] if len(submission.news) > seen else None
+
+    def _event(self, packet: Packet, pieces: PieceDecoder) -> Event:
+        if packet.command is Command.WORK_STATUS:
+            return Status(*map(number, packet.fields[1:]))
+        if packet.command is Command.WORK_DATA:
+            return Data(pieces.decode(packet.fields[1], last=False))
+        return Warning(self._codec.text(packet.fields[1]))
+
+    def _look(self) -> None:
+        """Take in what has arrived, without waiting for more."""
+        if not self._submission.ended():
+            self._exchange.look()
+
+
+def outcome_of(submission: Submission, function: str, codec: Codec) -> Any:
+    """The result of a job that has ended, or what it raises."""
+    try:
+        return result_of(submission, function, codec)
+    except GeardError as error:
+        return error
+
+
+def result_of(submission: Submission, function: str, codec: Codec) -> Any:
+    """The result of a job that has ended: its pieces joined. Raises what ended it otherwise."""
+    data = completed(submission, function, codec)
+    if submission.news:
+        pieces = [packet.fields[1] for packet in submission.news if packet.command is Command.WORK_DATA]
+        data = b"".join([*pieces, data])
+    return codec.decode(data)
+
+
+def completed(submission: Submission, function: str, codec: Codec) -> bytes:
+    """The data of the WORK_COMPLETE that ended the job. Raises JobFailed, JobException or ServerError."""
+    if submission.error is not None:
+        raise submission.error
+    end = submission.end
+    if end is None:
+        raise RuntimeError(f"{submission!r} has not ended")
+    if end.command is Command.WORK_COMPLETE:
+        return end.fields[1]
+    if end.command is Command.WORK_FAIL:
+        raise JobFailed(f"{function}: the job failed ({text_of(end.fields[0])})")
+    text = codec.text(end.fields[1])
+    raise JobException(f"{function}: {text}", text)
+
+
+def deadline_after(timeout: float | None) -> float | None:
+    """The moment, by time.monotonic(), at which a wait of `timeout` seconds ends."""
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def number(digits: bytes) -> int:
+    """A number that a worker or job server sent as text; 0 for what is none."""
+    return int(digits) if digits.isdigit() else 0
+
+
+def text_of(data: bytes) -> str:
+    """A handle or unique from the wire."""
+    return data.decode(errors="backslashreplace")
