@@ -18,8 +18,15 @@ def gearmand() -> Iterator[JobServerProcess]:
         yield server
 
 
-@pytest.fixture(params=["gearmand"])
+@pytest.fixture(params=list(SERVERS))
 def job_server(request: pytest.FixtureRequest) -> Iterator[JobServerProcess]:
     """Each job server there is, in turn: what is tested on one holds on the other."""
+    with SERVERS[request.param]() as server:
+        yield server
+
+
+@pytest.fixture(params=list(SERVERS), scope="module")
+def shared_job_server(request: pytest.FixtureRequest) -> Iterator[JobServerProcess]:
+    """Each job server there is, one for all tests of a module: each test has function names of its own."""
     with SERVERS[request.param]() as server:
         yield server

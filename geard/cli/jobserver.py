@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import click
 
-from geard.cli.times import Duration
 from geard.config import parse_address
 from geard.config.model import Logging
-from geard.config.units import format_size, parse_size
+from geard.config.units import format_duration, format_size, parse_duration, parse_size
 from geard.errors import InvalidRequest
 from geard.jobserver.options import DEFAULT_LISTEN, Options
 
 _DEFAULTS = Options()
+
+
+def _duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    try:
+        return parse_duration(value)
+    except InvalidRequest as error:
+        raise click.BadParameter(str(error), ctx, param) from error
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
@@ -41,9 +47,10 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 )
 @click.option(
     "--stall-timeout",
-    type=Duration(),
-    default=_DEFAULTS.stall_timeout_seconds,
-    show_default="30s",
+    metavar="DURATION",
+    callback=_duration,
+    default=format_duration(_DEFAULTS.stall_timeout_seconds),
+    show_default=True,
     help="Drop a connection that is silent in the middle of a packet, or does not read, for so long.",
 )
 @click.option("--tls-certificate", metavar="FILE", help="Speak TLS, with this certificate (PEM).")
