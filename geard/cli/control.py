@@ -1,0 +1,178 @@
+"""`geard ps`, `geard reload`, `geard stop`: ask the running supervisor over its control socket."""
+
+from __future__ import annotations
+
+import glob
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from typing import Any, Final
+
+import click
+import msgspec
+
+from geard import exits
+from geard.cli.output import Line, printable, say, write_json, write_lines
+from geard.config import default_path, examine_config
+from geard.config.model import default_control_socket
+from geard.config.units import format_duration
+from geard.errors import CannotConnect, ConfigError, ConnectionLost, GeardError
+from geard.supervisor import answers
+from geard.supervisor.answers import Answer, Overview, ProcessView, Request
+
+LISTED_JOBS: Final = 20
+INSTANCE_SOCKETS: Final = "/run/geard/*/geard.sock"
+"""Where the instances of geard@.service have theirs."""
+
+
+def with_socket(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which supervisor is meant; the command gets the path of its `socket_path`."""
+
+    @click.option("-c", "--config", "config", metavar="FILE", help="The config of the supervisor to ask.")
+    @click.option("--socket", "path", metavar="PATH", help="Its control socket, rather than that of a config.")
+    @wraps(command)
+    def wrapped(config: str | None, path: str | None, **options: Any) -> None:
+        command(socket_path=path or find_socket(config), **options)
+
+    return wrapped
+
+
+@click.command()
+@with_socket
+@click.option("--all", "all_jobs", is_flag=True, help=f"All jobs that are running, not only {LISTED_JOBS}.")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def ps(socket_path: str, all_jobs: bool, as_json: bool) -> None:
+    """Show the generations, worker processes and running jobs of the daemon."""
+    overview = ask(socket_path, answers.PS).overview
+    if overview is None:
+        raise GeardError(f"the supervisor on {socket_path} did not say what it runs")
+    if as_json:
+        write_json(overview)
+    else:
+        write_lines(draw(overview, LISTED_JOBS if not all_jobs else None))
+
+
+@click.command()
+@with_socket
+def reload(socket_path: str) -> None:
+    """Start anew from the config, and wait until the new worker processes serve.
+
+    If anything is wrong with the config or a capability, the old ones go on, and this says what it is and exits
+    with 78.
+    """
+    _tell_outcome(ask(socket_path, answers.RELOAD))
+
+
+@click.command()
+@with_socket
+@click.option("--now", is_flag=True, help="Do not wait for running jobs: the job servers give them to other workers.")
+def stop(socket_path: str, now: bool) -> None:
+    """Stop the daemon once the running jobs are done, and wait for that. Exits with 1 if some were not."""
+    _tell_outcome(ask(socket_path, answers.STOP_NOW if now else answers.STOP))
+
+
+def find_socket(config: str | None) -> str:
+    """The control socket that a config names, however broken the rest of it is; else the usual one."""
+    try:
+        named = examine_config(config or default_path()).config.control_socket
+    except ConfigError:
+        named = None  # there is no config here, and none is needed where the socket is in the usual place
+    return named or default_control_socket()
+
+
+def ask(path: str, command: str) -> Answer:
+    """The supervisor's answer, however long it takes. Raises CannotConnect, ConnectionLost."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.connect(path)
+        except OSError as error:
+            raise CannotConnect(_nobody_there(path, error)) from error
+        try:
+            connection.sendall(answers.dump(Request(command)))
+            line = connection.makefile("rb").readline()
+        except OSError as error:
+            raise ConnectionLost(f"lost the supervisor on {path}: {error.strerror}") from error
+    if not line:
+        raise ConnectionLost(f"the supervisor on {path} ended without an answer")
+    try:
+        return answers.load_answer(line)
+    except msgspec.DecodeError as error:
+        raise GeardError(f"the supervisor on {path} is of another version of geard: restart it ({error})") from error
+
+
+def draw(overview: Overview, most_jobs: int | None) -> Iterator[Line]:
+    """The overview as lines for a person. Pure."""
+    age = format_duration(int(overview.age_seconds))
+    yield Line(f"geard {overview.version}, pid {overview.pid}, {overview.state} for {age}, {overview.config}", "bold")
+    yield Line(f"{overview.done} jobs done, {overview.failed} failed; supervisor {_mebibytes(overview.memory_bytes)}")
+    if overview.last_refusal:
+        yield Line(overview.last_refusal, "red")
+    yield Line("")
+    processes = [(generation, process) for generation in overview.generations for process in generation.processes]
+    rows = [_process_row(f"{generation.number} {generation.state}", process) for generation, process in processes]
+    header = ("GENERATION", "WORKER", "PID", "STATE", "AGE", "MEMORY", "RUNNING", "DONE", "FAILED", "JOB SERVERS")
+    yield from map(Line, _columns(header, rows, right=("PID", "AGE", "MEMORY", "RUNNING", "DONE", "FAILED")))
+    running = [(job, process) for _, process in processes for job in process.jobs]
+    if not running:
+        return
+    running.sort(key=lambda pair: -pair[0].seconds)
+    shown = running[:most_jobs]
+    yield Line("")
+    jobs = [
+        (printable(job.function), printable(job.handle), f"{job.seconds:.1f}", str(process.pid))
+        for job, process in shown
+    ]
+    yield from map(Line, _columns(("FUNCTION", "HANDLE", "SECONDS", "PID"), jobs, right=("SECONDS", "PID")))
+    if len(running) > len(shown):
+        yield Line(f"and {len(running) - len(shown)} more jobs (--all shows them)")
+
+
+def _process_row(generation: str, process: ProcessView) -> tuple[str, ...]:
+    servers = f"{len(process.connected)}/{len(process.connected) + len(process.disconnected)}"
+    down = f" not {', '.join(process.disconnected)}" if process.disconnected else ""
+    silent = f" silent for {process.heard_seconds:.0f} s" if process.heard_seconds > 3 else ""
+    return (
+        generation,
+        f"{process.number} {printable(process.capability)}".rstrip(),
+        str(process.pid),
+        process.state + silent,
+        format_duration(int(process.age_seconds)),
+        _mebibytes(process.memory_bytes),
+        f"{process.running}/{process.greenlets}",
+        str(process.done),
+        str(process.failed),
+        servers + down,
+    )
+
+
+def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> list[str]:
+    table = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    align = [str.rjust if name in right else str.ljust for name in header]
+    return ["  ".join(a(cell, w) for a, cell, w in zip(align, row, widths, strict=True)).rstrip() for row in table]
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"
+
+
+def _tell_outcome(answer: Answer) -> None:
+    say(answer.message if answer.exit_code == exits.DONE else f"geard: {answer.message}")
+    sys.exit(answer.exit_code)
+
+
+def _nobody_there(path: str, error: OSError) -> str:
+    others = sorted(set(glob.glob(INSTANCE_SOCKETS)) - {path})
+    hint = f"; there is {', '.join(others)}: name one with --socket" if others else ""
+    if isinstance(error, PermissionError):
+        hint = f"; it belongs to {_owner(path)}"
+    return f"no supervisor answers on {path}: {(error.strerror or str(error)).lower()}{hint}"
+
+
+def _owner(path: str) -> str:
+    try:
+        return f"user {os.stat(path).st_uid}"
+    except OSError:
+        return "another user"

@@ -1,0 +1,137 @@
+"""`geard unit`: a systemd unit for this installation and config.
+
+Those under systemd/ are what this makes for /opt/geard/bin/geard and a config in /etc/geard: a test holds them equal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from string import Template
+from typing import Final
+
+import click
+
+from geard.cli.output import say, write_bytes
+from geard.config import default_path, examine_config
+from geard.config.model import Config
+
+STOP_MARGIN_SECONDS: Final = 5
+"""What systemd grants beyond shutdown_timeout: to hand jobs back, and to kill what is stuck."""
+
+TEMPLATE: Final = Template("""\
+[Unit]
+Description=geard, the Gearman worker daemon$about
+Documentation=https://gearman.org/protocol/
+# Job servers on this machine should be up first; those elsewhere may come and go, geard reconnects.
+Wants=network-online.target
+After=network-online.target gearman-job-server.service
+# A crash is restarted for ever, a broken config never (RestartPreventExitStatus).
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart=$geard run -c $config
+# Waits for the outcome: when the new config or code is refused, systemctl reload fails and the old goes on.
+ExecReload=$geard reload --socket $socket
+# TERM goes to the supervisor alone, which drains its worker processes within shutdown_timeout and extends this.
+KillMode=mixed
+TimeoutStopSec=$stop_seconds
+# Imports and on_start of the capabilities; geard extends this too.
+TimeoutStartSec=90
+Restart=on-failure
+RestartSec=1
+# EX_CONFIG: the config cannot run, and would not when started again.
+RestartPreventExitStatus=78
+# geard says so only while its worker processes make progress.
+WatchdogSec=30
+
+RuntimeDirectory=$runtime_directory
+StateDirectory=$runtime_directory
+LogsDirectory=$runtime_directory
+WorkingDirectory=%S/$runtime_directory
+UMask=0027
+LimitNOFILE=65536
+OOMPolicy=continue
+# Where capabilities find their settings: NAME=value lines, which the config sees as $${NAME}.
+EnvironmentFile=-$environment_file
+
+# What the service may do: connect to the network, write to its own directories, run programs. Loosen what a
+# capability needs with `systemctl edit`, as in ReadWritePaths=/srv/images.
+$user
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+ProtectSystem=strict
+ProtectHome=$protect_home
+PrivateTmp=yes
+PrivateDevices=yes
+PrivateUsers=yes
+PrivateMounts=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+ProcSubset=pid
+RemoveIPC=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
+# Not MemoryDenyWriteExecute: C extensions and ctypes, which capabilities may use, need such memory.
+
+[Install]
+WantedBy=multi-user.target
+""")
+
+
+@click.command()
+@click.option("-c", "--config", "path", metavar="FILE", help="The config that the service runs.")
+@click.option("--user", help="Run as this user rather than one that systemd makes up (DynamicUser).")
+def unit(path: str | None, user: str | None) -> None:
+    """Print a systemd unit for this installation and config.
+
+    \b
+    geard unit -c /etc/geard.yaml > /etc/systemd/system/geard.service
+    systemctl daemon-reload
+    systemctl enable --now geard
+    """
+    file = os.path.abspath(path or default_path())
+    source = examine_config(file)
+    for problem in source.problems:  # the service may have an environment that this shell has not
+        say(f"geard: note: {problem}")
+    write_bytes(render(source.config, file, program(), user=user).encode())
+
+
+def program() -> str:
+    """The geard that runs now, as a unit may name it."""
+    beside = Path(sys.executable).with_name("geard")
+    return str(beside) if beside.exists() else f"{sys.executable} -m geard"
+
+
+def render(
+    config: Config, file: str, geard: str, *, user: str | None = None, name: str = "geard", about: str = ""
+) -> str:
+    """The text of the unit. `name` is that of its directories under /run, /var/lib and /var/log. Pure."""
+    in_home = any(path.startswith(("/home/", "/root/")) for path in (file, geard, *config.python_path))
+    return TEMPLATE.substitute(
+        about=about,
+        geard=geard,
+        config=file,
+        socket=config.control_socket or f"%t/{name}/geard.sock",
+        stop_seconds=round(config.shutdown_timeout_seconds) + STOP_MARGIN_SECONDS,
+        runtime_directory=name,
+        environment_file=f"/etc/default/{name.replace('/', '-')}",
+        user=f"User={user}" if user else "DynamicUser=yes",
+        protect_home="read-only" if in_home else "yes",
+    )
