@@ -12,13 +12,22 @@ import click
 import msgspec
 
 from geard import exits
-from geard.cli.output import columns, say
+from geard.cli.answers import aligned
+from geard.cli.output import say
 from geard.config import Capability, Config, default_path, examine_config, format_duration
 from geard.errors import Problem
 from geard.worker.findings import IMPORT_TIMEOUT_SECONDS, Findings, Served
 
 COMMAND: Final = (sys.executable, "-m", "gevent.monkey", "--module", "geard.worker.check")
-HEADER: Final = ("CAPABILITY", "FUNCTION", "CALLED AS", "ENCODING", "TIMEOUT", "GREENLETS", "PROCESSES")
+HEADER: Final[tuple[str, ...]] = (
+    "CAPABILITY",
+    "FUNCTION",
+    "CALLED AS",
+    "ENCODING",
+    "TIMEOUT",
+    "GREENLETS",
+    "PROCESSES",
+)
 
 
 @click.command(short_help="Say what is wrong with a config, or what it would run.")
@@ -87,7 +96,8 @@ def plan(config: Config, served: Iterable[Served]) -> list[str]:
     ]
     if config.on_start:
         lines.insert(2, f"On start: {config.on_start}")
-    return lines + columns(HEADER, [row(config, one, config.capabilities[one.name]) for one in served])
+    rows = [row(config, one, config.capabilities[one.name]) for one in served]
+    return lines + aligned([HEADER, *rows], [False] * len(HEADER))
 
 
 def row(config: Config, served: Served, capability: Capability) -> tuple[str, ...]:

@@ -66,9 +66,15 @@ class Document:
         except yaml.MarkedYAMLError as error:
             if "expected a single document" in str(error.context):
                 self._fail("a second document starts here", error.problem_mark, hint="a config is one YAML document")
-            message = ": ".join(filter(None, [error.context, error.problem]))
+            start, mark = error.context_mark, error.problem_mark
+            if start and (not mark or "end of stream" in str(error.problem)):
+                mark = start  # where the quote was opened says more than where the file ends
+            context = (error.context or "").replace("; first occurrence", "")
+            if context and start and mark and start.line < mark.line:
+                context += f" (from line {start.line + 1})"
+            message = ": ".join(filter(None, [context, error.problem]))
             hint = next((hint for part, hint in _HINTS.items() if part in message), "")
-            self._fail(f"not valid YAML: {message}", error.problem_mark or error.context_mark, hint=hint)
+            self._fail(f"not valid YAML: {message}", mark, hint=hint)
         except yaml.reader.ReaderError as error:
             before = text[: error.position]
             place = (before.count("\n") + 1, len(before) - before.rfind("\n"))
@@ -98,7 +104,7 @@ class Document:
         self._place(path, node)
         return self._value(node, path, depth + 1)
 
-    def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> Any:
         data: dict[str, Any] = {}
         to_merge: list[yaml.Node] = []
         for key_node, value_node in node.value:
@@ -118,7 +124,7 @@ class Document:
         for merged in to_merge:  # after all else: what is written here wins, then what is merged first
             for mapping in self._merged(merged, path, depth):
                 data = {**mapping, **data}
-        return data
+        return data if data or not node.value else UNUSABLE
 
     def _key(self, node: yaml.Node, path: str) -> str | None:
         if not isinstance(node, yaml.ScalarNode):

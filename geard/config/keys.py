@@ -20,7 +20,6 @@ from geard.config.values import (
     boolean,
     choice,
     client_id,
-    directory,
     dotted_path,
     duration,
     encoding,
@@ -33,6 +32,7 @@ from geard.config.values import (
     socket_path,
     text,
     whole_number,
+    working_directory,
 )
 from geard.errors import InvalidRequest
 
@@ -189,7 +189,7 @@ CONFIG_KEYS: Final = {
     "encoding": Key(encoding),
     "capabilities": Key(capabilities),
     "python_path": Key(list_of(import_location, "a list of directories")),
-    "working_directory": Key(directory),
+    "working_directory": Key(working_directory),
     "on_start": Key(dotted_path),
     "client_id": Key(client_id),
     "max_packet": Key(size(1024, MAX_PACKET_BYTES), "max_packet_bytes"),

@@ -39,7 +39,7 @@ class Source:
     def with_problems(self, problems: Iterable[Problem]) -> Source:
         """This source with more found wrong, placed and in the order of the file."""
         found = (*self.problems, *map(self.locate, problems))
-        return replace(self, problems=tuple(sorted(found, key=lambda problem: (not problem.line, problem.line))))
+        return replace(self, problems=tuple(sorted(found, key=_order)))
 
     def check(self) -> None:
         """Raise ConfigError if anything is wrong."""
@@ -105,9 +105,9 @@ def _validate(data: Any) -> tuple[Config, list[Problem]]:
 
 
 def _working_directory(data: Any) -> str:
-    """Where relative paths start: the config's working_directory, itself relative to the current one."""
+    """Where relative paths start: in the config's working_directory if that can be used, else in the current one."""
     given = data.get("working_directory") if isinstance(data, Mapping) else None
-    return os.path.join(os.getcwd(), given if isinstance(given, str) else "")
+    return os.path.abspath(given) if isinstance(given, str) and os.path.isdir(given) else os.getcwd()
 
 
 def _read(file: str) -> str:
@@ -126,6 +126,10 @@ def _read(file: str) -> str:
         line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
         problem = Problem(f"the byte 0x{data[error.start]:02x} is not UTF-8", file, line, column, expected="UTF-8 text")
         raise ConfigError([problem]) from error
+
+
+def _order(problem: Problem) -> tuple[bool, int, int]:
+    return not problem.line, problem.line, problem.column
 
 
 def _place(key: str, places: Mapping[str, tuple[int, int]]) -> tuple[int, int]:

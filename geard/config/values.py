@@ -51,9 +51,10 @@ def text(expected: str) -> Parser[str]:
 
 def client_id(value: Any, at: At) -> str:
     """How the job server names us."""
-    name = text("text without spaces")(value, at)
+    expected = "text without spaces"
+    name = text(expected)(value, at)
     if re.search(r"\s", name):
-        raise refuse(value, "text without spaces: the job server's list of workers is separated by them")
+        raise refuse(value, expected, "spaces separate the columns of the job server's list of workers")
     return name
 
 
@@ -78,8 +79,8 @@ def choice(*options: str) -> Parser[str]:
 
 def whole_number(least: int, most: int | None = None, *, words: Sequence[str] = ()) -> Parser[int]:
     """An integer from `least` to `most`. `words` are what may stand for one, for the message only."""
-    bounds = f"{least:,} or more" if most is None else f"from {least:,} to {most:,}"
-    expected = " or ".join([f"a whole number, {bounds}", *words])
+    bounds = f"of {least:,} or more" if most is None else f"from {least:,} to {most:,}"
+    expected = ", or ".join([f"a whole number {bounds}", *words])
 
     def parse(value: Any, at: At) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
@@ -169,9 +170,9 @@ def path(value: Any, at: At) -> str:
     return os.path.normpath(os.path.join(at.directory, text("a path")(value, at)))
 
 
-def directory(value: Any, at: At) -> str:
-    """A directory that exists."""
-    found = path(value, at)
+def working_directory(value: Any, at: At) -> str:
+    """A directory that exists. Other relative paths start in it; a relative one itself in the current directory."""
+    found = os.path.abspath(text("a path")(value, at))
     if not stat.S_ISDIR(_mode(found)):
         raise Refused(f"{found} is not a directory")
     return found
