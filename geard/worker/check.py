@@ -20,6 +20,7 @@ from gevent import monkey
 from geard.config.model import Config
 from geard.errors import CapabilityError, Problem
 from geard.worker.capability import BoundCapability, import_path, resolve_all
+from geard.worker.directories import enter
 from geard.worker.findings import IMPORT_TIMEOUT_SECONDS, Findings, Served
 
 BLOCKING: Final = {  # what modules import by name from the standard library that a patched process must not block in
@@ -38,9 +39,7 @@ _OWN: Final = {"gevent", "greenlet", "zope", "geard", "__main__"}
 def examine(config: Config) -> Findings:
     """Import what the config names, in this process, which enters the config's directory for it."""
     early = imported_early(sys.modules, replaced())
-    if config.working_directory:
-        os.chdir(config.working_directory)
-    sys.path[:0] = config.python_path
+    enter(config)
     capabilities, problems = resolve_all(config)
     if config.on_start:
         problems += check_on_start(config.on_start)

@@ -46,6 +46,7 @@ from geard.messages import (
     Start,
 )
 from geard.worker.capability import import_path
+from geard.worker.directories import enter
 from geard.worker.greenlets import runtime, start_greenlet
 from geard.worker.pool import WorkerPool, snapshot
 from geard.worker.stacks import busy_greenlets
@@ -220,9 +221,7 @@ class LineReader:
 def make_pool(start: Start) -> WorkerPool:
     """Enter the config's directory and path, import its capabilities, call its on_start. Raises ConfigError."""
     config = start.config
-    if config.working_directory:
-        os.chdir(config.working_directory)
-    sys.path[:0] = [os.path.abspath(directory) for directory in config.python_path]
+    enter(config)
     pool = WorkerPool(config, spawn=start_greenlet, runtime=runtime(_native_threads(config)), verbose=start.verbose)
     if config.on_start:
         try:
