@@ -9,3 +9,5 @@ UNAVAILABLE: Final = 69  # EX_UNAVAILABLE: no job server, or no supervisor, coul
 SOFTWARE: Final = 70  # EX_SOFTWARE: a bug in geard; the log has the traceback
 TIMED_OUT: Final = 75  # EX_TEMPFAIL: it took longer than was allowed
 CONFIG: Final = 78  # EX_CONFIG: the config cannot run; restarting would not help
+INTERRUPTED: Final = 130  # Ctrl-C: 128 + SIGINT, as a shell reports it
+BROKEN_PIPE: Final = 141  # whoever read our output stopped reading: 128 + SIGPIPE

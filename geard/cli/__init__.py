@@ -1,7 +1,7 @@
 """The command line: one file per group of commands, each loaded only when it is called.
 
 Rule: no command shows a traceback for something the user can mend. GeardErrors end as a line on stderr and a
-documented exit code (geard/exits.py).
+documented exit code (geard/exits.py). Ctrl-C ends in one line, a reader that went away (`| head`) in silence.
 """
 
 from __future__ import annotations
@@ -13,11 +13,25 @@ from typing import Final
 import click
 
 from geard import __version__, exits
+from geard.cli.output import discard_stdout
 from geard.errors import ConfigError, ConnectionLost, GeardError, InvalidRequest, JobTimeout
 
 COMMANDS: Final = {  # name -> the module and the attribute that hold it
     "check": "geard.cli.check:check",
     "run": "geard.cli.run:run",
+    "ps": "geard.cli.control:ps",
+    "reload": "geard.cli.control:reload",
+    "stop": "geard.cli.control:stop",
+    "unit": "geard.cli.unit:unit",
+    "jobserver": "geard.cli.jobserver:jobserver",
+    "submit": "geard.cli.submit:submit",
+    "status": "geard.cli.status:status",
+    "workers": "geard.cli.inspect:workers",
+    "jobs": "geard.cli.inspect:jobs",
+    "cancel": "geard.cli.inspect:cancel",
+    "echo": "geard.cli.inspect:echo",
+    "admin": "geard.cli.admin:admin",
+    "completion": "geard.cli.completion:completion",
 }
 
 
@@ -33,6 +47,17 @@ class LazyGroup(click.Group):
         module, _, attribute = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; an interrupt and a broken pipe end it as they would end any Unix program."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            click.echo(f"\ngeard: interrupted{f': {interrupt}' if interrupt.args else ''}", err=True)
+            raise click.exceptions.Exit(exits.INTERRUPTED) from None
+        except BrokenPipeError:  # ours: those of connections are ConnectionLost
+            discard_stdout()
+            raise click.exceptions.Exit(exits.BROKEN_PIPE) from None
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -1,0 +1,152 @@
+"""Which job servers a client command talks to, and to all of them at once.
+
+Rule: what is said more explicitly wins: `-s`, then `-c`, then `$GEARMAN_SERVERS`, then the config file that `geard run`
+would find, then localhost:4730.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from geard.cli import exit_code
+from geard.cli.options import parsed
+from geard.cli.output import say
+from geard.config import JobServer, default_path, examine_config, parse_address
+from geard.errors import ConfigError, GeardError
+
+T = TypeVar("T")
+
+LOCAL: Final = (JobServer("localhost"),)
+COMPLETION_TIMEOUT_SECONDS: Final = 1.0
+
+
+def addresses_of(text: str) -> tuple[JobServer, ...]:
+    """The job servers that `text` names, with commas between. Raises InvalidRequest."""
+    return tuple(parse_address(part.strip()) for part in text.split(",") if part.strip())
+
+
+def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the command `-s` and `-c`, and the argument `servers` that comes of them."""
+
+    @click.option(
+        "-s",
+        "--server",
+        "addresses",
+        callback=parsed(addresses_of),
+        multiple=True,
+        metavar="HOST[:PORT]",
+        envvar="GEARMAN_SERVERS",
+        show_envvar=True,
+        help="A job server; repeat it for more. Port 4730 unless given.",
+    )
+    @click.option(
+        "-c",
+        "--config",
+        "config_path",
+        type=click.Path(),
+        metavar="FILE",
+        help="Take the job servers from this config file.",
+    )
+    @functools.wraps(command)
+    def with_servers(*args: Any, addresses: object, config_path: object, **kwargs: Any) -> Any:
+        return command(*args, servers=chosen(click.get_current_context()), **kwargs)
+
+    return with_servers
+
+
+def chosen(ctx: click.Context) -> tuple[JobServer, ...]:
+    """The job servers that the command line and the surroundings name. Raises ConfigError."""
+    addresses = tuple(server for group in ctx.params.get("addresses") or () for server in group)
+    config_path: str | None = ctx.params.get("config_path")
+    from_environment = ctx.get_parameter_source("addresses") is ParameterSource.ENVIRONMENT
+    if addresses and not (from_environment and config_path):
+        return addresses
+    try:
+        path = config_path or default_path()
+    except ConfigError:  # there is none, and none was named
+        return LOCAL
+    return _job_servers_in(path)
+
+
+def _job_servers_in(path: str) -> tuple[JobServer, ...]:
+    """The job servers of a config file, whatever else the daemon would find wrong in it: a secret in an environment
+    variable of its unit, say, is not ours to have. Raises ConfigError."""
+    source = examine_config(path)
+    problems = source.problems
+    if "job_servers" in source.places:
+        problems = tuple(problem for problem in problems if problem.key.startswith("job_servers"))
+    if problems:
+        raise ConfigError(problems)
+    return source.config.job_servers
+
+
+@dataclass
+class Answer(Generic[T]):
+    """What one job server answered: a value, or the error that came instead."""
+
+    server: JobServer
+    value: T | None = None
+    error: GeardError | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why there is no value, for a line that begins with the job server."""
+        return str(self.error).removeprefix(f"cannot connect to {self.server}: ")
+
+
+def ask_all(servers: Sequence[JobServer], question: Callable[[JobServer], T]) -> list[Answer[T]]:
+    """Put the question to each job server at once, in their order; one that is down delays the others by nothing.
+
+    The threads are daemons: Ctrl-C does not wait for a connection that is being made."""
+    answers: list[Answer[T]] = [Answer(server) for server in servers]
+
+    def ask(answer: Answer[T]) -> None:
+        try:
+            answer.value = question(answer.server)
+        except GeardError as error:
+            answer.error = error
+
+    threads = [threading.Thread(target=ask, args=(answer,), daemon=True) for answer in answers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def fail(errors: Sequence[GeardError]) -> None:
+    """Say what went wrong, and end the command with the exit code of the first; go on if nothing did."""
+    for error in errors:
+        say(f"geard: {error}")
+    if errors:
+        click.get_current_context().exit(exit_code(errors[0]))
+
+
+def exit_if_none(answers: Sequence[Answer[T]]) -> None:
+    """End the command if no job server answered; each one's reason has been shown already."""
+    errors = [answer.error for answer in answers if answer.error]
+    if len(errors) == len(answers):
+        click.get_current_context().exit(exit_code(errors[0]))
+
+
+def complete_function(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Function names for the shell: those that the job servers know; none where none answers soon."""
+    from geard.client.admin import Admin
+
+    def functions(server: JobServer) -> set[str]:
+        with Admin(server, timeout_seconds=COMPLETION_TIMEOUT_SECONDS) as admin:
+            return {row.function for row in admin.status()}
+
+    try:
+        answers = ask_all(chosen(ctx), functions)
+    except GeardError:
+        return []
+    names = set().union(*(answer.value or () for answer in answers))
+    return sorted(name for name in names if name.startswith(incomplete))
