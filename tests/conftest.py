@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.servers import Embedded, Gearmand, JobServerProcess
+
+# A busy machine makes an example slow, not wrong.
+settings.register_profile("geard", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("geard")
 
 SERVERS: dict[str, type[JobServerProcess]] = {"gearmand": Gearmand, "embedded": Embedded}
 
