@@ -48,6 +48,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket | _TlsSocket, server: JobServer) -> None:
         self._socket = sock
+        self._timeout_seconds: float | None = -1.0  # the socket's: not known yet
         self._received: list[bytes] = []  # by a receive that was interrupted
         self.unsent = b""
         """What an interrupted send left; more may be added, for the next send."""
@@ -88,20 +89,39 @@ class Connection:
     def send(self, data: bytes) -> None:
         """Send what an interrupted send left, then all of `data`.
 
-        Raises ConnectionLost; ServerTimeout if the peer takes nothing for 30 s."""
+        Raises ConnectionLost; ServerTimeout if the peer takes nothing for 30 s. However it ends, `unsent` is what the
+        system has not taken."""
         self.unsent += data
+        rest: bytes | memoryview = self.unsent
+        size, position, deadline = len(rest), 0, 0.0
+        taken: list[int] = []
         try:
-            while self.unsent:
-                self._send_some()
+            while position < size:
+                try:
+                    taken.extend(map(self._socket.send, (rest,)))
+                    position, deadline = position + taken[0], 0.0
+                    del taken[0]
+                    if position < size:
+                        rest = memoryview(self.unsent)[position:]
+                except TimeoutError:  # the timeout is the receiver's, and may be short
+                    deadline = deadline or time.monotonic() + SEND_TIMEOUT_SECONDS
+                    if time.monotonic() >= deadline:
+                        raise
         except OSError as error:
             raise self._lost(error) from error
+        finally:
+            if taken:  # interrupted just after the system call
+                position += taken[0]
+            self.unsent = self.unsent[position:]
 
     def receive(self, timeout_seconds: float | None = None) -> bytes | None:
         """What has arrived, at least a byte; None if nothing did within the timeout. Raises ConnectionLost."""
         received = self._received
         try:
             if not received:
-                self._socket.settimeout(timeout_seconds)
+                if timeout_seconds != self._timeout_seconds:  # a system call
+                    self._socket.settimeout(timeout_seconds)
+                    self._timeout_seconds = timeout_seconds
                 received.extend(map(self._socket.recv, (READ_BYTES,)))
         except TimeoutError:
             return None
@@ -124,26 +144,6 @@ class Connection:
         """Close the connection. Idempotent."""
         self.closed = True
         self._socket.close()
-
-    def _send_some(self) -> None:
-        """Send what is unsent now. However this ends, `unsent` is what the system has not taken."""
-        data = memoryview(self.unsent)
-        size, position, deadline = len(data), 0, 0.0
-        taken: list[int] = []
-        try:
-            while position < size:
-                try:
-                    taken.extend(map(self._socket.send, (data[position:],)))
-                    position, deadline = position + taken[0], 0.0
-                    del taken[0]
-                except TimeoutError:  # the timeout is the receiver's, and may be short
-                    deadline = deadline or time.monotonic() + SEND_TIMEOUT_SECONDS
-                    if time.monotonic() >= deadline:
-                        raise
-        finally:
-            if taken:  # interrupted just after the system call
-                position += taken[0]
-            self.unsent = self.unsent[position:]
 
     def _lost(self, error: OSError) -> ConnectionLost:
         if isinstance(error, TimeoutError):

@@ -331,8 +331,7 @@ class Client:
 
     def _answered(self, exchange: Exchange, reply: Reply, deadline: float | None = None) -> None:
         """Wait for the answer to a request that was sent, and raise it if it is an error."""
-        self._used = now = time.monotonic()
-        patience = now + self._answer_timeout_seconds
+        patience = self._used + self._answer_timeout_seconds
         if deadline is not None and deadline < patience:
             if not exchange.wait(reply, reply.answered, deadline):
                 raise JobTimeout(f"{exchange.server} has not answered in time; the job's fate is unknown")
@@ -341,14 +340,15 @@ class Client:
             exchange.fail(
                 ServerTimeout(f"{exchange.server} has not answered within {self._answer_timeout_seconds:g} s")
             )
-            exchange.wait(reply, reply.answered)
+            raise exchange.loss_of(reply)
         if reply.error is not None:
             raise reply.error
 
     def _connected(self, deadline: float | None = None) -> Exchange:
         """The exchange in use, or a new one."""
         exchange = self._exchange
-        if exchange is not None and time.monotonic() - self._used < IDLE_SECONDS and exchange.lost is None:
+        before, self._used = self._used, time.monotonic()
+        if exchange is not None and exchange.lost is None and self._used - before < IDLE_SECONDS:
             return exchange
         with self._connecting:
             if self._closed:

@@ -45,7 +45,7 @@ JOB_CREATED = Command.JOB_CREATED
 ERROR = Command.ERROR
 WORK_DATA = Command.WORK_DATA
 WORK_COMPLETE = Command.WORK_COMPLETE
-ANSWERS = (
+ANSWERS = (  # the likeliest first
     JOB_CREATED,
     ERROR,
     Command.ECHO_RES,
@@ -55,6 +55,7 @@ ANSWERS = (
 )
 NEWS = (WORK_DATA, Command.WORK_STATUS, Command.WORK_WARNING)
 ENDS = (WORK_COMPLETE, Command.WORK_FAIL, Command.WORK_EXCEPTION)
+WORK = (*ENDS, *NEWS)
 
 
 class Exchange:
@@ -89,15 +90,16 @@ class Exchange:
         """Send the outbox, and what an interrupted caller left half sent. A connection that fails is `lost`."""
         with self._pen:
             connection, outbox = self._connection, self._outbox
-            if self.lost is not None or not (outbox or connection.unsent):
-                return
             batch = outbox[:]
-            wanted = [item for item in batch if not item[0].abandoned]
-            data = b"".join([packet for _, packet in wanted])
-            replies = [reply for reply, _ in wanted]
-            taken = len(batch)
-            for reply in replies:
-                reply.sent = True
+            if self.lost is not None or not (batch or connection.unsent):
+                return
+            replies, packets, taken = [], [], len(batch)
+            for reply, packet in batch:
+                if not reply.abandoned:
+                    reply.sent = True
+                    replies.append(reply)
+                    packets.append(packet)
+            data = b"".join(packets)
             # At once:
             connection.unsent += data
             self._owed += replies
@@ -121,14 +123,15 @@ class Exchange:
                 if left is not None and left <= 0:
                     return False
                 if leader.setdefault(LEADER, token) is token:
-                    self._read(left)
+                    # In whole seconds while there are some: the socket's timeout then seldom changes.
+                    self._read(left if left is None or left < 1 else left // 1)
                 else:
                     self._follow(reply.bell, happened, left)
             return True
         finally:
             if leader.get(LEADER) is token:
                 del leader[LEADER]
-            if LEADER not in leader:
+            if self._followers or self.lost is not None:
                 self._hand_on()
 
     def look(self) -> None:
@@ -206,7 +209,7 @@ class Exchange:
                     del owed[0], packets[0]
             else:
                 mates = running.get(fields[0], ()) if fields else ()
-                if not mates or command not in (*ENDS, *NEWS):
+                if not mates or command not in WORK:
                     raise ProtocolError(f"{command.name} came for {fields[:1]}, which is no job of this client")
                 reply, others = mates[0], mates[1:]
                 if command in ENDS:
@@ -247,11 +250,12 @@ class Exchange:
                 bell.remove(wakeup)
 
     def _hand_on(self) -> None:
-        """Nobody leads now: wake one that may."""
+        """Whoever waited leaves: if nobody leads, wake one that may."""
+        if LEADER in self._leader:
+            return
         if self.lost is not None:
             self._connection.close()
-        with contextlib.suppress(StopIteration, RuntimeError):  # RuntimeError: it changed, so somebody is awake
-            self._wake(next(iter(self._followers)))
+        self._wake(*tuple(self._followers)[:1])
 
     @staticmethod
     def _wake(*followers: queue.SimpleQueue[None]) -> None:

@@ -6,6 +6,7 @@ Rule: what the job server would refuse, misread or leave unanswered is refused h
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 from datetime import datetime, timedelta
@@ -83,7 +84,7 @@ def name(function: str) -> bytes:
 def unique_id(unique: str | None, function: str, workload: bytes) -> str:
     """The unique to send: a random one for None, a hash of function and workload for "workload"."""
     if unique is None:
-        return os.urandom(12).hex()
+        return f"{_unique_prefix}{next(_unique_number):x}"
     if unique == UNIQUE_OF_WORKLOAD:
         return hashlib.blake2b(name(function) + b"\0" + workload, digest_size=16).hexdigest()
     if not isinstance(unique, str) or not unique or "\0" in unique:
@@ -101,6 +102,20 @@ def key(kind: str, value: str) -> bytes:
     if len(data) > MAX_HANDLE_BYTES:
         raise InvalidRequest(f"a {kind} to ask about has at most {MAX_HANDLE_BYTES} bytes, not {len(data)}")
     return data
+
+
+_unique_number = itertools.count()
+_unique_prefix = ""
+
+
+def _new_unique_prefix() -> None:
+    """Random for each process: a child that was forked must not go on with its parent's."""
+    global _unique_prefix
+    _unique_prefix = os.urandom(12).hex() + "-"
+
+
+_new_unique_prefix()
+os.register_at_fork(after_in_child=_new_unique_prefix)
 
 
 def _utf8(text: str) -> bytes:
