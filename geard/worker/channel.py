@@ -34,12 +34,16 @@ from geard.worker.capability import BoundCapability
 from geard.worker.job import Job
 from geard.worker.reconnect import Backoff
 from geard.worker.session import FAREWELL, Session
-from geard.worker.window import HOARD_SECONDS, GrabWindow, grabs_due
+from geard.worker.window import HOARD_SECONDS, MAX_WINDOW, GrabWindow, grabs_due
 
 log = logging.getLogger("geard.worker")
 
 QUICK_SECONDS: Final = 0.001
 """A result may wait so long for company in its write."""
+
+FULL_WRITE: Final = 32
+"""So many packets are worth a write of their own, even if more will come in the same turn of the loop: the job server
+can be at work on them meanwhile."""
 
 SILENT_TICKS: Final = 30
 """A job server that owes an answer and says nothing for so many ticks of about a second is taken for dead. Ticks, not
@@ -76,7 +80,7 @@ class Channel:
         self._max_packet_bytes = max_packet_bytes
         self._dial = dial
         self._clock = clock
-        self._window = GrabWindow(greenlets)
+        self._window = GrabWindow(min(greenlets, MAX_WINDOW))
         self._busy: set[Job] = set()  # every job that has or will need a greenlet, of this session or an earlier one
         self._assigned: deque[Job] = deque()  # those of them that no greenlet has taken
         self._session: Session | None = None
@@ -121,7 +125,7 @@ class Channel:
                     raise
             job.started = now = self._clock()
             if now - job.received > HOARD_SECONDS:
-                self._window.hoarded(now)
+                self._window.hoarded(job.received, now)
             self._last = job
             return job
 
@@ -161,7 +165,7 @@ class Channel:
     def _lead(self) -> bool:
         """Wait until a job is queued, reading for everybody when nobody else does. False: the channel has drained."""
         if not self._read_lock.acquire(blocking=False):
-            self._wake_writer()  # what this greenlet leaves behind must not wait for the reader
+            self._leave_to_others()
             self._read_lock.acquire()
         try:
             while not self._assigned:
@@ -171,6 +175,14 @@ class Channel:
             return True
         finally:
             self._read_lock.release()
+
+    def _leave_to_others(self) -> None:
+        """See that what this greenlet has done is sent: somebody else is reading, and may be for long."""
+        session = self._session
+        if session and session.waiting >= FULL_WRITE:
+            session.flush()
+        else:
+            self._wake_writer()
 
     def _over(self) -> bool:
         """Whether no job will ever come: drained, or draining with no connection to take one from."""
@@ -274,6 +286,7 @@ class Channel:
         session = Session(
             connection,
             max_packet_bytes=self._max_packet_bytes,
+            window=self._window,
             grabs_due=self._grabs_due,
             finished=self._finished,
             wake_writer=self._wake_writer,

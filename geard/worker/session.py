@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from geard.connection import Connection
 from geard.errors import ConnectionLost
 from geard.protocol import Command, Decoder, Packet, request
+from geard.worker.window import GrabWindow
 
 if TYPE_CHECKING:
     from geard.worker.job import Job
@@ -41,7 +42,8 @@ _FAREWELL = request(Command.ECHO_REQ, FAREWELL)
 class Session:
     """The state of one connection. Made by its channel, which hands in the two decisions that are the channel's:
 
-    `grabs_due(owed)` how many grabs to send now, and `finished()` whether a drain is through but for the farewell."""
+    `grabs_due(owed)` how many grabs to send now, and `finished()` whether a drain is through but for the farewell. The
+    window is the channel's too."""
 
     __slots__ = (
         "_finished",
@@ -51,6 +53,7 @@ class Session:
         "_room",
         "_send_lock",
         "_state_lock",
+        "_window",
         "address",
         "age_ticks",
         "asleep",
@@ -72,6 +75,7 @@ class Session:
         connection: Connection,
         *,
         max_packet_bytes: int,
+        window: GrabWindow,
         grabs_due: Callable[[int], int],
         finished: Callable[[], bool],
         wake_writer: Callable[[], None],
@@ -89,6 +93,7 @@ class Session:
         self.age_ticks = 0
         self.silent_ticks = 0  # clock ticks since anything was heard, while something is owed
         self.flushed_at = 0.0
+        self._window = window
         self._grabs_due = grabs_due
         self._finished = finished
         self.wake = wake_writer  # have the writer flush soon
@@ -169,14 +174,15 @@ class Session:
         return b"".join(packets)
 
     def _ask(self, packets: list[bytes]) -> None:
-        """Grabs while there may be more; once there is not, or for a single grab, PRE_SLEEP behind them."""
+        """Grabs while there may be more; once there is not, PRE_SLEEP. A quiet channel saves a turn: it sends PRE_SLEEP
+        right behind its single grab."""
         if self.more:
             grabs = self._grabs_due(self.owed)
             if not grabs:
                 return
             packets.append(_GRAB * grabs)
             self.owed += grabs
-            if self.owed > 1:
+            if self._window.size > 1:
                 return
         elif self.owed:
             return

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -24,6 +23,7 @@ log = logging.getLogger("geard.worker")
 
 _native_sleep: Final = get_original("time", "sleep")
 _start_native_thread: Final = get_original("_thread", "start_new_thread")
+_native_ident: Final = get_original("_thread", "get_ident")
 
 
 class Watchdog:
@@ -33,10 +33,11 @@ class Watchdog:
         self._warning_seconds = warning_seconds
         self._report = report
         self._alive_at = time.monotonic()
-        self._main_thread = threading.main_thread().ident or 0
+        self._watched_thread = 0
 
     def start(self) -> None:
         """Begin to watch the calling thread's loop."""
+        self._watched_thread = _native_ident()  # threading's ident is a greenlet's in a patched process
         interval = self._warning_seconds / 4
         gevent.get_hub().loop.timer(interval, interval).start(self._sign_of_life)
         _start_native_thread(self._watch, ())
@@ -56,7 +57,7 @@ class Watchdog:
                 log.warning("the loop is free again; it was held for %.1f s", self._alive_at - alive_at)
 
     def _warn(self, held_seconds: float) -> None:
-        frame = sys._current_frames().get(self._main_thread)
+        frame = sys._current_frames().get(self._watched_thread)
         job = job_of(frame)
         if job is None:
             what, blocked = "something that is not a job", Blocked(held_seconds, "", "", "")

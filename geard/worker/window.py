@@ -11,6 +11,10 @@ from typing import Final
 HOARD_SECONDS: Final = 0.005
 """A job that waited longer for a greenlet should have gone to another worker."""
 
+MAX_WINDOW: Final = 64
+"""Enough to keep both ends at work. More made a thousand jobs end and begin in step (measured: 1,000 greenlets sleeping
+100 ms reach 95 to 96 % of the ideal with 64, 93 % with 1,000), and hoards more when jobs turn from quick to slow."""
+
 GROWTH_PAUSE_SECONDS: Final = 1.0
 MAX_PATIENCE: Final = 16
 
@@ -27,6 +31,7 @@ class GrabWindow:
         self._credit = 0  # jobs assigned since the last change
         self._patience = 1
         self._paused_until = 0.0
+        self._hoarded_at = 0.0
 
     def __repr__(self) -> str:
         return f"<GrabWindow {self.size}/{self.limit} patience={self._patience}>"
@@ -48,8 +53,12 @@ class GrabWindow:
         self.size = max(self.size // 2, 1)
         self._credit = 0
 
-    def hoarded(self, now: float) -> None:
-        """A job waited over HOARD_SECONDS for a greenlet: ask for fewer, and not for more for a while."""
+    def hoarded(self, received: float, now: float) -> None:
+        """A job that came at `received` waited over HOARD_SECONDS for a greenlet: ask for fewer, and not for more for
+        a while. Jobs that were asked for before the last such halving have had their say in it."""
+        if received < self._hoarded_at:
+            return
+        self._hoarded_at = now
         self.size = max(self.size // 2, 1)
         self._credit = 0
         self._paused_until = now + GROWTH_PAUSE_SECONDS
