@@ -105,7 +105,7 @@ def ask(path: str, command: str) -> Answer:
 def draw(overview: Overview, most_jobs: int | None) -> Iterator[Line]:
     """The overview as lines for a person. Pure."""
     age = format_duration(int(overview.age_seconds))
-    yield Line(f"geard {overview.version}, pid {overview.pid}, {overview.state} for {age}, {overview.config}", "bold")
+    yield Line(f"geard {overview.version}, pid {overview.pid}, {overview.state}, up {age}, {overview.config}", "bold")
     yield Line(f"{overview.done} jobs done, {overview.failed} failed; supervisor {_mebibytes(overview.memory_bytes)}")
     if overview.last_refusal:
         yield Line(overview.last_refusal, "red")

@@ -79,6 +79,7 @@ class Child:
         self.heartbeat: Heartbeat | None = None
         self.jobs: tuple[RunningJob, ...] = ()  # the last we heard of
         self.jobs_at = now
+        self.blocked_by = ""  # the job that holds its loop, if it could still say so
         self.problems: tuple[Problem, ...] = ()
         self.exit_code: int | None = None  # that it gave with its problems
         self.drained: Drained | None = None
@@ -104,7 +105,8 @@ class Child:
 
     def received(self, message: FromChild, now: float) -> None:
         """Take in what it said."""
-        self.heard_at = now
+        if not isinstance(message, Blocked):  # that comes from a thread beside the loop
+            self.heard_at = now
         match message:
             case Ready(registered=registered, unreachable=unreachable):
                 self._ready(registered, unreachable, now)
@@ -112,12 +114,11 @@ class Child:
                 self.problems, self.exit_code = problems, exit_code
             case Heartbeat():
                 self.heartbeat = message
-                self.jobs, self.jobs_at = message.jobs, now
+                self.jobs, self.jobs_at, self.blocked_by = message.jobs, now, ""
             case Jobs(jobs=jobs):
                 self.jobs, self.jobs_at = jobs, now
             case Blocked():
-                job = f"{message.function} {message.handle}".strip() or "something that is not a job"
-                log.warning("%s: its loop has been blocked for %.1f s by %s", self, message.seconds, job)
+                self.blocked_by = f"{message.function} {message.handle}".strip()  # its own log has the stack
             case Drained():
                 self.drained = message
 
@@ -150,9 +151,10 @@ class Child:
         if self.kill_at is not None and now >= self.kill_at:
             self.kill(self.kill_reason)
         elif self.is_silent(now, hang_timeout_seconds) and self.process and self.kill_at is None:
-            log.error("%s has not been heard for %.0f s; its stacks follow", self, now - self.heard_at)
+            held_by = f", held by {self.blocked_by}" if self.blocked_by else ""
+            log.error("%s has been silent for %.0f s%s; its stacks follow", self, now - self.heard_at, held_by)
             self.process.signal(STACKS_SIGNAL)
-            self._kill_at(now + STACKS_GRACE_SECONDS, f"it is stuck, {now - self.heard_at:.0f} s (hang_timeout)")
+            self._kill_at(now + STACKS_GRACE_SECONDS, f"it is stuck{held_by} (hang_timeout)")
 
     def is_silent(self, now: float, seconds: float) -> bool:
         """Whether a process that should send heartbeats has not for so long."""

@@ -118,7 +118,7 @@ class Supervisor:
         self._settle_incoming(now)
         answer_all(self._listings.pop_due(now), self._overview)
         if self._state == "stopping" and not self._fleet.children:
-            self._end(now)
+            self._end()
         self._report.alive(self._fleet.children, self._source.config.hang_timeout_seconds, now)
         if self._report.is_due(now):
             goes_on = self._state in ("starting", "stopping")
@@ -219,10 +219,11 @@ class Supervisor:
         log.info("stopping, within %.1f s: %d jobs are running", timeout_seconds, running)
         self._fleet.drain(timeout_seconds, now)
 
-    def _end(self, now: float) -> None:
+    def _end(self) -> None:
         self.exit_code = self._start_failure or (exits.FAILED if self._abandoned_jobs else exits.DONE)
         finished, abandoned = self._finished_jobs, self._abandoned_jobs
-        text = f"stopped in {now - self._stop_at:.2f} s: {finished} of {finished + abandoned} jobs in flight finished"
+        took = self._clock() - self._stop_at
+        text = f"stopped in {took:.2f} s: {finished} of {finished + abandoned} jobs in flight finished"
         text += f", {abandoned} left to other workers" if abandoned else ""
         log.log(logging.WARNING if abandoned else logging.INFO, text)
         answer_all(self._stops, Answer(self.exit_code, text))
