@@ -4,5 +4,6 @@ Plain blocking code on socket and threading, but for `process`, which patches th
 
 from geard.worker.job import Job
 from geard.worker.pool import WorkerPool
+from geard.worker.worker import Worker
 
-__all__ = ["Job", "WorkerPool"]
+__all__ = ["Job", "Worker", "WorkerPool"]

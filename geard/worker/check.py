@@ -10,12 +10,15 @@ import faulthandler
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Final
 
+import gevent
 import msgspec
 from gevent import monkey
+from greenlet import greenlet
 
 from geard.config.model import Config
 from geard.errors import CapabilityError, Problem
@@ -92,13 +95,22 @@ def imported_early(modules: Mapping[str, object], originals: Collection[object])
     )
 
 
+def show_hang(importer: greenlet) -> None:
+    """In a native thread: say on stderr where the imports hang, if they have not ended in time."""
+    monkey.get_original("time", "sleep")(IMPORT_TIMEOUT_SECONDS)
+    if importer.gr_frame:  # it waits for something, and the loop runs
+        traceback.print_stack(importer.gr_frame)
+    else:
+        faulthandler.dump_traceback()
+
+
 def main() -> None:
     """Config in, findings out."""
     config = msgspec.json.decode(sys.stdin.buffer.read(), type=Config)
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answer:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         faulthandler.enable()  # where an import crashes the interpreter
-        faulthandler.dump_traceback_later(IMPORT_TIMEOUT_SECONDS)
+        gevent.get_hub().threadpool.spawn(show_hang, gevent.getcurrent())
         answer.write(msgspec.json.encode(examine(config)))
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from geard.errors import Problem
 
-IMPORT_TIMEOUT_SECONDS: Final = 2.0
+IMPORT_TIMEOUT_SECONDS: Final = 60.0
 """Imports that take longer are taken to hang: their stack goes to stderr, and `geard check` gives up a little later."""
 
 
