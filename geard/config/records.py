@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -18,9 +18,6 @@ from geard.config.values import Parser, refuse
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
-
-SILENT: Final = Refused("")
-"""Ends the reading of a value whose problems are reported already."""
 
 
 class Key(NamedTuple):
@@ -62,7 +59,7 @@ def record(struct: type[S], keys: Mapping[str, Key], *checks: Check[S]) -> Parse
             if name not in value:
                 at.report(f"`{name}` is missing", expected=expected)
         if any(fields[name] not in found for name in required):
-            raise SILENT
+            raise already_reported()
         made = struct(**found)
         for check in checks:
             if not check.fields & bad:
@@ -95,10 +92,15 @@ def list_of(
     return parse
 
 
+def already_reported() -> Refused:
+    """Ends the reading of a value whose problems are noted."""
+    return Refused("")
+
+
 def usable(value: Any) -> Any:
     """`value`, unless its problem is known already."""
     if value is UNUSABLE:
-        raise SILENT
+        raise already_reported()
     return value
 
 
