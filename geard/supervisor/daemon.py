@@ -103,13 +103,7 @@ class Daemon:
         gevent.spawn(self._load_in_thread)
 
     def _load_in_thread(self) -> None:
-        try:
-            outcome: Source | ConfigError = gevent.get_hub().threadpool.apply(read_config, (self._source.file,))
-        except ConfigError as error:
-            outcome = error
-        except Exception as error:
-            log.exception("a bug in geard: reading the config failed")
-            outcome = ConfigError([Problem(f"cannot read the config: {error!r}", self._source.file)])
+        outcome = gevent.get_hub().threadpool.apply(_read, (self._source.file,))
         self._events.put(Loaded(outcome))
 
     def _configured(self, config: Config) -> None:
@@ -121,6 +115,17 @@ class Daemon:
             log.error("the log stays where it is: %s", error)
         if self._watcher:
             self._watcher.configured(config)
+
+
+def _read(file: str) -> Source | ConfigError:
+    """The config, or why not. For a thread: what it raised there would be printed."""
+    try:
+        return read_config(file)
+    except ConfigError as error:
+        return error
+    except Exception as error:
+        log.exception("a bug in geard: reading the config failed")
+        return ConfigError([Problem(f"cannot read the config: {error!r}", file)])
 
 
 def _configure_log(config: Config, verbose: bool) -> None:
