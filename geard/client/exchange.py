@@ -186,7 +186,7 @@ class Exchange:
         while packets:
             packet = packets[0]
             command, fields = packet
-            if command in ANSWERS:
+            if command is not WORK_COMPLETE and command in ANSWERS:
                 if not owed or (command is not owed[0].expected and command is not ERROR):
                     raise ProtocolError(f"{command.name} came, but {_expected(owed)} is next")
                 reply = owed[0]

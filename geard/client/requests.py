@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from geard.errors import InvalidRequest
-from geard.protocol import Command, request
+from geard.protocol import REQUEST, Command, encode
 from geard.protocol.packets import MAX_UNIQUE_BYTES
 
 Priority = Literal["low", "normal", "high"]
@@ -50,18 +50,18 @@ def job(
     if reducer is None:
         if priority not in commands:
             raise InvalidRequest(f"priority is one of {', '.join(commands)}, not {priority!r}")
-        return unique, request(commands[priority], name(function), unique.encode(), workload)
+        return unique, encode(REQUEST, commands[priority], name(function), unique.encode(), workload)
     if priority != "normal":
         raise InvalidRequest("a job with a reducer has no priority: the protocol has no packet for both")
     command = Command.SUBMIT_REDUCE_JOB if commands is FOREGROUND else Command.SUBMIT_REDUCE_JOB_BACKGROUND
-    return unique, request(command, name(function), unique.encode(), name(reducer), b"", workload)
+    return unique, encode(REQUEST, command, name(function), unique.encode(), name(reducer), b"", workload)
 
 
 def job_at(function: str, unique: str | None, workload: bytes, at: When, now: float) -> tuple[str, bytes]:
     """The unique and SUBMIT_JOB_EPOCH packet of a job that starts no earlier than `at`; `now` is time.time()."""
     unique = unique_id(unique, function, workload)
     epoch = b"%d" % epoch_seconds(at, now)
-    return unique, request(Command.SUBMIT_JOB_EPOCH, name(function), unique.encode(), epoch, workload)
+    return unique, encode(REQUEST, Command.SUBMIT_JOB_EPOCH, name(function), unique.encode(), epoch, workload)
 
 
 def epoch_seconds(at: When, now: float) -> int:

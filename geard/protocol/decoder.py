@@ -98,7 +98,8 @@ class Decoder:
         try:
             while end - position >= HEADER_BYTES:
                 got_magic, code, size = unpack(data, position)
-                if got_magic != magic or code not in _KNOWN:
+                known = _KNOWN.get(code)
+                if got_magic != magic or known is None:
                     if self._text and data[position] != magic[0]:
                         needed = 1
                         break
@@ -112,7 +113,7 @@ class Decoder:
                 if stop > end:
                     needed = HEADER_BYTES + size
                     break
-                command, count = _KNOWN[code]
+                command, count = known
                 fields = data[body:stop].split(b"\0", count - 1) if count else []
                 if len(fields) != count or (size and not count):
                     raise ProtocolError(f"{command.name} takes {count} fields, got {data[body:stop][:100]!r}")
