@@ -110,6 +110,11 @@ def unit(path: str | None, user: str | None) -> None:
     source = examine_config(file)
     for problem in source.problems:  # the service may have an environment that this shell has not
         say(f"geard: note: {problem}")
+    if not user:
+        for path in (file, *program().split()[:1], *source.config.python_path):
+            closed = closed_directory(path)
+            if closed:
+                say(f"geard: note: {closed} is closed to the service's user, who needs {path}: use /opt, or --user")
     write_bytes(render(source.config, file, program(), user=user).encode())
 
 
@@ -117,6 +122,12 @@ def program() -> str:
     """The geard that runs now, as a unit may name it."""
     beside = Path(sys.executable).with_name("geard")
     return str(beside) if beside.exists() else f"{sys.executable} -m geard"
+
+
+def closed_directory(path: str) -> str:
+    """The directory on the way to `path`, symbolic links followed, that another user may not enter; or ""."""
+    parents = Path(os.path.realpath(path)).parents
+    return next((str(parent) for parent in parents if parent.exists() and not parent.stat().st_mode & 0o001), "")
 
 
 def render(

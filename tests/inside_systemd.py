@@ -1,0 +1,214 @@
+"""The service under a real systemd: run inside a private one by tests/test_systemd.py, as root, and by nothing else.
+
+It installs geard into /opt/geard with the system's Python, takes systemd/geard.service as it is, hardening and all, and
+operates it as an operator would. Where that Python is of another version than the tests', it skips.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from geard.protocol import Command
+from tests.support.raw import Peer
+from tests.support.servers import Gearmand, JobServerProcess
+from tests.support.waiting import eventually
+
+REPOSITORY = Path(__file__).parents[1]
+PYTHON = "/usr/bin/python3"
+GEARD = "/opt/geard/bin/geard"
+CONFIG = Path("/etc/geard/geard.yaml")
+UNIT = Path("/etc/systemd/system/geard.service")
+CAPABILITIES = """
+import os, subprocess, tempfile, time
+
+def whoami(workload):
+    return f"{os.getuid()} {os.environ.get('NOTIFY_SOCKET')}"
+
+def sleep(workload):
+    time.sleep(float(workload))
+    return "slept"
+
+def touch(workload):
+    open(workload, "w").close()
+    return workload
+
+def program(workload):
+    return subprocess.run(["echo", workload], capture_output=True, text=True).stdout
+"""
+FUNCTIONS = {name: f"caps.{name}" for name in ("whoami", "sleep", "touch", "program")}
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def systemctl(*arguments: str) -> int:
+    return run("systemctl", *arguments).returncode
+
+
+def show(name: str) -> str:
+    return run("systemctl", "show", "geard", "-P", name).stdout.strip()
+
+
+def journal(*options: str) -> str:
+    return run("journalctl", "-u", "geard", "-o", "cat", *options).stdout
+
+
+def write_config(server: JobServerProcess, **changes: object) -> None:
+    config = {"job_servers": [server.address], "processes": 2, "python_path": ["/srv/caps"], "capabilities": FUNCTIONS}
+    CONFIG.write_text(yaml.safe_dump(config | changes))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[JobServerProcess]:
+    with Gearmand() as gearmand:
+        yield gearmand
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installation() -> None:
+    """geard in /opt/geard, where the service's user can read it."""
+    asked = run(PYTHON, "-c", "import sys; print(*sys.version_info[:2])")
+    if asked.stdout.split() != [str(part) for part in sys.version_info[:2]]:
+        pytest.skip(f"{PYTHON} is not Python {sys.version_info[0]}.{sys.version_info[1]}")
+    library = Path("/opt/geard/lib")
+    site_packages = Path(pytest.__file__).parents[1]
+    shutil.copytree(site_packages, library, ignore=shutil.ignore_patterns("__pycache__", "mypy*", "pip"))
+    shutil.copytree(REPOSITORY / "geard", library / "geard")
+    Path(GEARD).parent.mkdir()
+    Path(GEARD).write_text(f'#!/bin/sh\nPYTHONPATH={library} exec {PYTHON} -m geard "$@"\n')
+    Path(GEARD).chmod(0o755)
+
+
+@pytest.fixture(autouse=True)
+def service(server: JobServerProcess) -> Iterator[None]:
+    """The service, installed and started."""
+    Path("/srv/caps").mkdir(parents=True, exist_ok=True)
+    Path("/srv/caps/caps.py").write_text(CAPABILITIES)
+    CONFIG.parent.mkdir(exist_ok=True)
+    write_config(server)
+    shutil.copy(REPOSITORY / "systemd" / "geard.service", UNIT)
+    wants = Path("/etc/systemd/system/rus.target.wants")  # so that systemd does not forget a unit that stopped
+    wants.mkdir(exist_ok=True)
+    link = wants / "geard.service"
+    if not link.is_symlink():
+        link.symlink_to(UNIT)
+    dropin = Path("/etc/systemd/system/geard.service.d")
+    dropin.mkdir(exist_ok=True)
+    (dropin / "test.conf").write_text("[Service]\nWatchdogSec=1500ms\nRestartSec=100ms\n")
+    systemctl("daemon-reload")
+    systemctl("reset-failed", "geard")
+    assert systemctl("start", "geard") == 0, journal()
+    yield
+    systemctl("stop", "geard")
+
+
+def call(server: JobServerProcess, function: str, workload: str = "") -> str:
+    with Peer.connect(server.address) as client:
+        client.send(Command.SUBMIT_JOB, function.encode(), b"", workload.encode())
+        packet = client.skip_to(Command.WORK_COMPLETE)
+        return packet.fields[1].decode()
+
+
+def test_start_is_over_when_the_service_serves_and_status_says_what(server: JobServerProcess) -> None:
+    assert show("ActiveState") == "active"
+    assert "generation 1, 2 processes, " in show("StatusText")
+    assert server.status("sleep")[2] == 2
+    user, notify_socket = call(server, "whoami").split()
+    assert int(user) > 1000, "not root"
+    assert notify_socket == "None", "capabilities cannot speak for the service"
+    eventually(lambda: "1/1 job servers connected" in show("StatusText"))
+    eventually(lambda: "1 done" in show("StatusText"))
+
+
+def test_hardening_leaves_what_capabilities_need_and_takes_the_rest(server: JobServerProcess) -> None:
+    assert call(server, "program", "hello") == "hello\n"
+    assert call(server, "touch", "/var/lib/geard/state") == "/var/lib/geard/state"
+    assert call(server, "touch", "/tmp/temporary") == "/tmp/temporary"
+    with Peer.connect(server.address) as client:
+        client.send(Command.SUBMIT_JOB, b"touch", b"", b"/srv/caps/forbidden")
+        client.skip_to(Command.WORK_FAIL)
+    assert not Path("/tmp/temporary").exists()
+
+
+def test_reload_brings_a_new_capability_and_keeps_the_pid(server: JobServerProcess) -> None:
+    pid = show("MainPID")
+    Path("/srv/caps/caps.py").write_text(CAPABILITIES + "\ndef hello(workload):\n    return 'hello'\n")
+    write_config(server, capabilities=FUNCTIONS | {"hello": "caps.hello"})
+    assert systemctl("reload", "geard") == 0
+    assert server.status("hello")[2] == 2
+    assert call(server, "hello") == "hello"
+    assert show("MainPID") == pid
+    assert "generation 2, " in show("StatusText")
+    assert show("ActiveState") == "active"
+
+
+def test_a_bad_reload_fails_says_why_and_changes_nothing(server: JobServerProcess) -> None:
+    write_config(server, capabilities=FUNCTIONS | {"broken": "caps.broken"})
+    assert systemctl("reload", "geard") != 0
+    assert "reload refused" in show("StatusText")
+    assert "'caps' has no 'broken'" in show("StatusText")
+    assert show("ActiveState") == "active"
+    assert "'caps' has no 'broken'" in journal("-p", "err"), "with its priority"
+    assert "connected to" not in journal("-p", "err")
+    assert call(server, "program", "on") == "on\n"
+
+
+def test_a_killed_supervisor_is_started_again() -> None:
+    pid = show("MainPID")
+    os.kill(int(pid), signal.SIGKILL)
+    eventually(lambda: show("ActiveState") == "active" and show("MainPID") not in ("0", pid), what="a new supervisor")
+
+
+def test_a_stopped_supervisor_is_found_by_the_watchdog(server: JobServerProcess) -> None:
+    pid = show("MainPID")
+    os.kill(int(pid), signal.SIGSTOP)
+    eventually(lambda: show("ActiveState") == "active" and show("MainPID") not in ("0", pid), what="a new supervisor")
+    assert "atchdog" in run("journalctl", "-o", "cat").stdout
+    assert call(server, "program", "on") == "on\n"
+
+
+def test_a_watched_service_that_only_works_hard_is_left_alone(server: JobServerProcess) -> None:
+    pid = show("MainPID")
+    assert call(server, "sleep", "2.5") == "slept"
+    assert show("MainPID") == pid
+
+
+def test_stop_waits_for_a_running_job(server: JobServerProcess) -> None:
+    with Peer.connect(server.address) as client:
+        client.send(Command.SUBMIT_JOB, b"sleep", b"", b"1.5")
+        client.expect(Command.JOB_CREATED)
+        eventually(lambda: server.status("sleep")[1] == 1)
+        group = Path("/sys/fs/cgroup") / show("ControlGroup").lstrip("/") / "cgroup.procs"
+        assert systemctl("stop", "geard") == 0
+        assert client.expect(Command.WORK_COMPLETE).fields[1] == b"slept"
+    assert show("ActiveState") == "inactive"
+    assert show("Result") == "success"
+    assert not group.exists() or not group.read_text(), "no process is left behind"
+    assert "1 of 1 jobs in flight finished" in journal()
+
+
+def test_a_config_that_cannot_run_is_not_started_again_and_again(server: JobServerProcess) -> None:
+    systemctl("stop", "geard")
+    write_config(server, processes="many", greenlets_per_server=-1)
+    assert systemctl("start", "geard") != 0
+    assert show("ActiveState") == "failed"
+    assert show("ExecMainStatus") == "78"
+    assert show("NRestarts") == "0"
+    assert "processes" in journal()
+    assert "greenlets_per_server" in journal()
+
+
+def test_geard_ps_as_root_finds_the_service_without_being_told() -> None:
+    shown = run(GEARD, "ps")
+    assert shown.returncode == 0, shown.stderr
+    assert "1 current" in shown.stdout
