@@ -65,8 +65,8 @@ class JobStatus(Row, frozen=True, array_like=True):
 
     handle: str
     retries: int  # how often a worker has lost it
-    ignored: bool  # nobody wants it any more: cancelled, or finished and not yet forgotten
-    queued: bool  # waits for a worker
+    ignored: bool  # nobody wants it any more: it was cancelled, or its client has gone
+    queued: bool  # the queue keeps it, running or not: a background job that was not cancelled
 
 
 class WorkerStatus(Row, frozen=True, array_like=True):
@@ -80,10 +80,10 @@ class WorkerStatus(Row, frozen=True, array_like=True):
     @classmethod
     def parse(cls, line: bytes) -> WorkerStatus:
         """`FD ADDRESS CLIENT-ID : FUNCTION…`; the client id may hold spaces. Raises ProtocolError."""
-        head, colon, functions = _text(line).partition(" :")
-        fd, _, rest = head.partition(" ")
-        address, space, client_id = rest.partition(" ")
-        if not colon or not space or not fd.isdecimal():
+        fd, _, rest = _text(line).partition(" ")
+        address, _, rest = rest.partition(" ")
+        client_id, colon, functions = rest.partition(" :")
+        if not colon or not fd.isdecimal():
             raise ProtocolError(f"expected a line of {cls._columns()}, got {line[:200]!r}")
         return cls(int(fd), address, client_id, tuple(functions.split()))
 
@@ -98,7 +98,7 @@ def request(*words: str) -> bytes:
     for word in words:
         if word.split() != [word] or "\0" in word:
             raise InvalidRequest(f"{word!r}: the admin protocol takes no empty names, spaces or NUL bytes in them")
-    return " ".join(words).encode() + b"\n"
+    return " ".join(words).encode() + b"\r\n"  # with \n alone gearmand drops the last letter of a new function
 
 
 def answer_to_list(data: bytes) -> list[bytes] | None:
