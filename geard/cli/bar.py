@@ -18,7 +18,7 @@ from geard.cli.output import console, on_terminal, say, write_bytes
 from geard.config.units import format_duration
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 REDRAW_SECONDS: Final = 0.1
 BAR_WIDTH: Final = 30
@@ -33,6 +33,7 @@ class FootLine:
         self._render = render
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        self._line = ""  # as it was last rendered; empty before that
         self._drawn = False
         self._mid_line = False  # what was written to the same terminal did not end its line
         self._console = console(err=True) if on_terminal(sys.stderr) else None
@@ -40,7 +41,7 @@ class FootLine:
 
     def __enter__(self) -> FootLine:
         if self._console:
-            threading.Thread(target=self._redraw, daemon=True).start()
+            threading.Thread(target=self._redraw, args=(self._console,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -51,11 +52,16 @@ class FootLine:
 
     def write(self, data: bytes) -> None:
         """Bytes to stdout as they are, at once."""
+        if not self._shares_terminal:
+            write_bytes(data)
+            return
         with self._lock:
             self._erase()
             write_bytes(data)
-            if self._shares_terminal and data:
+            if data:
                 self._mid_line = not data.endswith(b"\n")
+            if not self._mid_line:
+                self._draw()
 
     def say(self, text: str) -> None:
         """A message on stderr."""
@@ -63,33 +69,41 @@ class FootLine:
             self._erase()
             self._end_line()
             say(text)
+            self._draw()
 
-    def _redraw(self) -> None:
+    def _redraw(self, terminal: Console) -> None:
         while not self._ended.wait(REDRAW_SECONDS):
+            renderable = self._render()
+            if renderable is None:
+                continue
+            with terminal.capture() as capture:
+                terminal.print(renderable, end="", no_wrap=True, overflow="ellipsis", crop=True)
             with self._lock:
+                self._line = capture.get()
                 if not self._ended.is_set():
+                    self._erase()
+                    self._end_line()
                     self._draw()
 
     def _draw(self) -> None:
-        renderable = self._render()
-        if self._console is None or renderable is None:
-            return
-        self._erase()
-        self._end_line()
-        self._console.print(renderable, end="", no_wrap=True, overflow="ellipsis", crop=True)
-        self._drawn = True
+        if self._line:
+            _to_terminal(self._line)
+            self._drawn = True
 
     def _erase(self) -> None:
         if self._drawn:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            _to_terminal("\r\x1b[K")
             self._drawn = False
 
     def _end_line(self) -> None:
         if self._mid_line:
-            sys.stderr.write("\n")
-            sys.stderr.flush()
+            _to_terminal("\n")
             self._mid_line = False
+
+
+def _to_terminal(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
 
 
 class JobProgress:
@@ -149,7 +163,8 @@ class FileProgress:
 
     def summary(self) -> str:
         """What the end of the file says."""
-        return f"{self.counts()}, in {format_duration(round(self.seconds, 1) or round(self.seconds, 3))}"
+        seconds = self.seconds
+        return f"{self.counts()}, in {f'{seconds:.2g}s' if seconds < 10 else format_duration(round(seconds))}"
 
     def seconds_left(self) -> float | None:
         """At the pace so far; None where the size of the file is unknown, or nothing is done yet."""

@@ -15,10 +15,11 @@ from typing import Any, Final, Generic, TypeVar
 import click
 from click.core import ParameterSource
 
+from geard import config
 from geard.cli import exit_code
 from geard.cli.options import parsed
 from geard.cli.output import say
-from geard.config import JobServer, default_path, examine_config, parse_address
+from geard.config import JobServer, parse_address
 from geard.errors import ConfigError, GeardError
 
 T = TypeVar("T")
@@ -69,7 +70,7 @@ def chosen(ctx: click.Context) -> tuple[JobServer, ...]:
     if addresses and not (from_environment and config_path):
         return addresses
     try:
-        path = config_path or default_path()
+        path = config_path or config.default_path()
     except ConfigError:  # there is none, and none was named
         return LOCAL
     return _job_servers_in(path)
@@ -78,7 +79,7 @@ def chosen(ctx: click.Context) -> tuple[JobServer, ...]:
 def _job_servers_in(path: str) -> tuple[JobServer, ...]:
     """The job servers of a config file, whatever else the daemon would find wrong in it: a secret in an environment
     variable of its unit, say, is not ours to have. Raises ConfigError."""
-    source = examine_config(path)
+    source = config.examine_config(path)
     problems = source.problems
     if "job_servers" in source.places:
         problems = tuple(problem for problem in problems if problem.key.startswith("job_servers"))

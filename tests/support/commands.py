@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -21,17 +21,18 @@ from tests.support.raw import Peer
 from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 GEARD = (sys.executable, "-m", "geard")
+NONE: Mapping[str, str] = {}
 Script = Callable[[Peer, Packet], None]
 
 
-def environment(**variables: str) -> dict[str, str]:
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
     """The test's own, without what would name job servers or config files; a wide terminal with colours."""
     ours = {name: value for name, value in os.environ.items() if name not in ("GEARMAN_SERVERS", "GEARD_CONFIG")}
-    return ours | {"TERM": "xterm-256color", "COLUMNS": "100"} | variables
+    return ours | {"TERM": "xterm-256color", "COLUMNS": "100", **variables}
 
 
 def geard(
-    *arguments: str | bytes, stdin: bytes = b"", cwd: Path | None = None, **variables: str
+    *arguments: str | bytes, stdin: bytes = b"", cwd: Path | None = None, variables: Mapping[str, str] = NONE
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end. `variables` are added to its environment."""
     return subprocess.run(
@@ -39,7 +40,7 @@ def geard(
         input=stdin,
         capture_output=True,
         timeout=DEADLINE_SECONDS,
-        env=environment(**variables),
+        env=environment(variables),
         cwd=cwd,
         check=False,
     )
@@ -50,7 +51,9 @@ class Running:
 
     `screen` is all that the terminal was sent. A context manager: the process is killed at the end."""
 
-    def __init__(self, *arguments: str, terminal: bool = False, stdout: int | None = None, **variables: str) -> None:
+    def __init__(
+        self, *arguments: str, terminal: bool = False, stdout: int | None = None, variables: Mapping[str, str] = NONE
+    ) -> None:
         self.screen = ""
         self._master: int | None = None
         ends = subprocess.PIPE
@@ -63,7 +66,7 @@ class Running:
             stdin=ends,
             stdout=ends if stdout is None else stdout,
             stderr=ends,
-            env=environment(**variables),
+            env=environment(variables),
         )
         if self._master is not None:
             os.close(slave)
