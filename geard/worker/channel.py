@@ -50,6 +50,12 @@ SILENT_TICKS: Final = 30
 seconds: a capability that held the loop for a minute must not make us hang up on a server that has answered."""
 
 
+BREATH_SECONDS: Final = 0.01
+"""Jobs that never wait give up the loop after so long, for heartbeats, timers and the other channels."""
+
+BREATH: Final = 1e-6
+"""A timer that is due at once. sleep(0) is not enough: gevent goes on with it before it looks at timers and sockets."""
+
 PROVED_TICKS: Final = 3
 """A connection that has worked for so long is a good one: see Backoff."""
 
@@ -88,6 +94,7 @@ class Channel:
         self._read_lock = threading.Lock()
         self._draining = threading.Event()
         self._write_due = threading.Event()
+        self._breathed_at = 0.0
         self._last: Job | None = None  # the last job that was begun or ended
 
     def __repr__(self) -> str:
@@ -139,13 +146,16 @@ class Channel:
         job.capability.quick = now - job.started < QUICK_SECONDS or self._last is not job
         self._last = job
         session = job.session
-        if not self._assigned or session.lost:
-            return  # _lead flushes
-        if session.waiting >= self._window.size // 3 or now - session.flushed_at > QUICK_SECONDS:
-            session.flushed_at = now
-            session.flush()
-        else:
+        if self._assigned and not session.lost:  # else _lead flushes
+            if session.waiting >= self._window.size // 3 or now - session.flushed_at > QUICK_SECONDS:
+                session.flushed_at = now
+                session.flush()
+            else:
+                self._wake_writer()
+        if now - self._breathed_at > BREATH_SECONDS:
+            self._breathed_at = now
             self._wake_writer()
+            time.sleep(BREATH)
 
     def write(self) -> None:
         """The writer's whole life: flush once per turn of the loop in which there is something to send."""
