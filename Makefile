@@ -2,7 +2,7 @@
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
-NEEDS  := gearman-job-server:/usr/sbin/gearmand gearman-tools:/usr/bin/gearman stunnel4:/usr/bin/stunnel4
+NEEDS  := gearman-job-server:/usr/sbin/gearmand gearman-tools:/usr/bin/gearman stunnel4:/usr/bin/stunnel4 zsh:/usr/bin/zsh fish:/usr/bin/fish
 
 .PHONY: demo test lint types bench clean programs
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -52,7 +52,12 @@ class Running:
     `screen` is all that the terminal was sent. A context manager: the process is killed at the end."""
 
     def __init__(
-        self, *arguments: str, terminal: bool = False, stdout: int | None = None, variables: Mapping[str, str] = NONE
+        self,
+        *arguments: str,
+        program: Sequence[str] = GEARD,
+        terminal: bool = False,
+        stdout: int | None = None,
+        variables: Mapping[str, str] = NONE,
     ) -> None:
         self.screen = ""
         self._master: int | None = None
@@ -62,7 +67,7 @@ class Running:
             fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
             ends = slave
         self.process: subprocess.Popen[bytes] = subprocess.Popen(
-            [*GEARD, *arguments],
+            [*program, *arguments],
             stdin=ends,
             stdout=ends if stdout is None else stdout,
             stderr=ends,
@@ -90,6 +95,11 @@ class Running:
         """Wait until the pattern has been on the screen."""
         eventually(lambda: re.search(pattern, self.text), what=f"{pattern!r} on the screen {self.text!r}")
         return self.text
+
+    def press(self, text: str) -> None:
+        """Keys on the terminal."""
+        assert self._master is not None
+        os.write(self._master, text.encode())
 
     def interrupt(self) -> None:
         """Ctrl-C."""
