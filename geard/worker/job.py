@@ -108,6 +108,11 @@ class Job:
 
     def complete(self, result: Any = None) -> None:
         """End the job with its result: WORK_COMPLETE. Raises what the encoding raises, and then is not answered."""
+        self.finish(result)
+        self._session.wake()  # the function may go on for long
+
+    def finish(self, result: Any) -> None:
+        """The same for who runs the job, and sees to it that the answer is sent."""
         data = self.capability.codec.encode(result)
         self._answer(request(Command.WORK_COMPLETE, self.raw_handle, data))
 
@@ -115,12 +120,14 @@ class Job:
         """End the job as failed, without a reason: WORK_FAIL."""
         self._answer(request(Command.WORK_FAIL, self.raw_handle))
         self.failed = True
+        self._session.wake()
 
     def exception(self, text: str | bytes) -> None:
         """End the job as failed, with a reason: WORK_EXCEPTION alone, since gearmand takes it as the job's end."""
         data = text.encode(errors="replace") if isinstance(text, str) else text
         self._answer(request(Command.WORK_EXCEPTION, self.raw_handle, data))
         self.failed = True
+        self._session.wake()
 
     def _answer(self, packet: bytes) -> None:
         # No call between read and write of the flag: in threads, only one of two answers can win.

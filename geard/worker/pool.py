@@ -63,7 +63,6 @@ def _answer_late(job: Job, seconds: float) -> None:
         return  # it was answered in the meantime
     log.error("job failed: %s; its thread is busy until the function returns", late_text(job, seconds), extra={
         "function": job.function, "handle": job.handle, "unique": job.unique, "server": job.server})  # fmt: skip
-    job.session.wake()
 
 
 def late_text(job: Job, seconds: float) -> str:

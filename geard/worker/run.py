@@ -19,7 +19,7 @@ def run(job: Job) -> None:
     try:
         result = job.capability.invoke(job)
         if not job.answered:
-            job.complete(result)
+            job.finish(result)
     except BaseException as error:
         _ended_badly(job, error)
 
