@@ -1,0 +1,137 @@
+"""Run one capability in this process, and see what its client would see.
+
+Rule: nothing here stands in for what a worker does with a job. The capability is bound, run and answered by the
+worker's own code, and its packets are read by the client's; only the connection between the two is missing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from geard.client.codec import Codec, codec_for
+from geard.client.reply import Submission
+from geard.client.task import Status, number, result_of
+from geard.config import Capability
+from geard.protocol import REQUEST, Command, Decoder, Packet
+from geard.worker.capability import bind
+from geard.worker.job import Job
+from geard.worker.pool import THREADS
+from geard.worker.run import run
+
+if TYPE_CHECKING:
+    from geard.worker.session import Session
+
+HANDLE: Final = b"H:test:1"
+
+
+class Outcome:
+    """What came of a job, as its client would see it.
+
+    `statuses` are its updates (numerator, denominator), `data` the pieces that it sent on the way, `warnings` their
+    texts, each in order. `failed` is whether it ended without a result, `exception` the text that clients get if it
+    raised. `packets` is all of it as it would go over the wire."""
+
+    def __init__(self, function: str, packets: list[Packet], encoding: str) -> None:
+        self._function = function
+        self._codec: Codec = codec_for(encoding)
+        self._submission = Submission()
+        for packet in packets:
+            if packet.command in _ENDS:
+                self._submission.end = packet
+            else:
+                self._submission.news.append(packet)
+        pieces = self._codec.piece_decoder()
+        self.packets = packets
+        self.statuses = [Status(*map(number, packet.fields[1:])) for packet in self._sent(Command.WORK_STATUS)]
+        self.data = [pieces.decode(packet.fields[1], last=False) for packet in self._sent(Command.WORK_DATA)]
+        self.warnings = [self._codec.text(packet.fields[1]) for packet in self._sent(Command.WORK_WARNING)]
+        self.exception = next(
+            (self._codec.text(packet.fields[1]) for packet in self._sent(Command.WORK_EXCEPTION)), None
+        )
+        self.failed = not self._sent(Command.WORK_COMPLETE)
+
+    def __repr__(self) -> str:
+        if self.failed:
+            return f"<Outcome {self._function} failed{f': {self.exception}' if self.exception is not None else ''}>"
+        return f"<Outcome {self._function} complete>"
+
+    @property
+    def result(self) -> Any:
+        """The job's result: its data and what completed it, joined and decoded.
+
+        Raises what Client.run would: JobException with the text of what the capability raised, JobFailed if it failed
+        without a word, InvalidResult if this is no text or JSON in the encoding."""
+        return result_of(self._submission, self._function, self._codec)
+
+    def _sent(self, command: Command) -> list[Packet]:
+        return [packet for packet in self.packets if packet.command is command]
+
+
+_ENDS: Final = (Command.WORK_COMPLETE, Command.WORK_FAIL, Command.WORK_EXCEPTION)
+
+
+def call(
+    capability: str | Callable[..., Any],
+    workload: Any = "",
+    *,
+    encoding: str = "utf-8",
+    timeout: float | None = None,
+    unique: str = "",
+) -> Outcome:
+    """Run a capability, by itself or by its dotted path, as a job with this workload.
+
+        assert call("geard.examples.reverse", "hello").result == "olleh"
+
+    `workload` is what a client would submit: str, or a value for `encoding="json"`; bytes are taken as they come over
+    the wire, so that one that cannot be decoded can be tried too. `encoding` and `timeout` (seconds) are those of the
+    config. With a timeout the capability runs in a thread of its own, which goes on if it is late; without one it runs
+    in the caller's, so that debuggers, fixtures and database transactions see it.
+
+    What the capability raises is in the Outcome, its traceback in the log ("geard.worker"), which pytest shows for a
+    test that fails. Raises CapabilityError for one that no worker could serve, InvalidRequest for a workload that is
+    not of the encoding."""
+    name = capability.rpartition(".")[2].rpartition(":")[2] if isinstance(capability, str) else _name_of(capability)
+    bound = bind(name, Capability(capability, timeout_seconds=timeout), encoding)
+    bound.prepare(THREADS)
+    data = workload if isinstance(workload, bytes) else codec_for(encoding).encode(workload)
+    wire = _Wire()
+    job = Job(cast("Session", wire), bound, HANDLE, unique.encode(), data, time.monotonic())
+    job.started = job.received
+    if timeout is None:
+        run(job)
+    else:
+        threading.Thread(target=run, args=(job,), name=f"geard.testing {name}", daemon=True).start()
+        wire.answered.wait()
+    return Outcome(name, wire.packets(), encoding)
+
+
+class _Wire:
+    """As much of a Session as a Job asks for: what it sends stays here."""
+
+    address = "geard.testing"
+
+    def __init__(self) -> None:
+        self._sent: list[bytes] = []
+        self.answered = threading.Event()
+
+    def send(self, packet: bytes) -> None:
+        self._sent.append(packet)
+
+    def answer(self, job: Job, packet: bytes) -> None:
+        self._sent.append(packet)
+        self.answered.set()
+
+    def wake(self) -> None:
+        """There is nobody to wake: nothing waits to be written."""
+
+    def packets(self) -> list[Packet]:
+        decoder = Decoder(REQUEST)
+        decoder.feed(b"".join(self._sent))
+        return list(decoder)
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", None) or type(function).__name__
