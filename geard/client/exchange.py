@@ -208,16 +208,19 @@ class Exchange:
                     reply.fields = fields
                     del owed[0], packets[0]
             else:
-                mates = running.get(fields[0], ()) if fields else ()
+                handle = fields[0] if fields else b""
+                if command is Command.WORK_FAIL:
+                    handle = handle.rstrip(b"\0")  # gearmand leaves one when it makes it of a WORK_EXCEPTION
+                mates = running.get(handle, ())
                 if not mates or command not in WORK:
-                    raise ProtocolError(f"{command.name} came for {fields[:1]}, which is no job of this client")
+                    raise ProtocolError(f"{command.name} came for {handle!r}, which is no job of this client")
                 reply, others = mates[0], mates[1:]
                 if command in ENDS:
                     # At once:
                     if others:
-                        running[fields[0]] = others
+                        running[handle] = others
                     else:
-                        del running[fields[0]]
+                        del running[handle]
                     reply.end = packet
                     if reply.finished is not None:
                         reply.finished += (reply,)
@@ -225,7 +228,7 @@ class Exchange:
                 else:
                     # At once:
                     if others:
-                        running[fields[0]] = (*others, reply)
+                        running[handle] = (*others, reply)
                     if reply.wants_all or command is WORK_DATA:
                         reply.news += (packet,)
                     del packets[0]

@@ -162,7 +162,7 @@ def completed(submission: Submission, function: str, codec: Codec) -> bytes:
     if end.command is Command.WORK_COMPLETE:
         return end.fields[1]
     if end.command is Command.WORK_FAIL:
-        raise JobFailed(f"{function}: the job failed ({text_of(end.fields[0])})")
+        raise JobFailed(f"{function}: the job failed")
     text = codec.text(end.fields[1])
     raise JobException(f"{function}: {text}", text)
 
