@@ -1,0 +1,89 @@
+"""Which part of geard may import which: the arrows that keep the protocol pure and the supervisor small."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import geard
+
+PACKAGE = Path(geard.__file__).parent
+ARROWS = {  # part -> the parts of geard that it may import, besides itself
+    "errors": set(),
+    "exits": set(),
+    "protocol": {"errors"},
+    "config": {"errors"},
+    "messages": {"errors", "config"},
+    "logs": {"config"},
+    "connection": {"errors", "config"},
+    "client": {"errors", "protocol", "config", "connection"},
+    "worker": {"errors", "protocol", "config", "connection", "messages", "logs", "exits"},
+    "jobserver": {"errors", "protocol", "config", "connection", "logs", "exits"},
+    "supervisor": {"errors", "protocol", "config", "connection", "messages", "logs", "exits"},
+    "examples": {"worker"},
+}
+GEVENT = {"supervisor", "jobserver"}
+GEVENT_FILES = {"worker/process.py", "worker/greenlets.py", "worker/watchdog.py", "worker/stacks.py", "worker/check.py"}
+MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def imports(module: str) -> set[str]:
+    """The full names of what a module imports, where it is run: not for type checkers alone."""
+    tree = ast.parse((PACKAGE / module).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} has a relative import"
+            names.add(node.module or "")
+            if node.module == "geard":
+                names.update(f"geard.{alias.name}" for alias in node.names)
+    return names
+
+
+def part_of(module: str) -> str:
+    return module.removesuffix(".py").split("/")[0]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) in ARROWS])
+def test_imports_point_one_way(module: str) -> None:
+    part = part_of(module)
+    parts = {name.split(".")[1] for name in imports(module) if name.startswith("geard.")} - {"__version__"}
+    assert parts - {part} <= ARROWS[part], f"{module} imports against the arrows"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_what_runs_greenlets_imports_gevent(module: str) -> None:
+    if part_of(module) in GEVENT or part_of(module) in ("cli", "__main__") or module in GEVENT_FILES:
+        return
+    assert not {name for name in imports(module) if name.split(".")[0] in ("gevent", "greenlet")}, module
+
+
+def test_the_protocol_touches_no_socket_clock_or_log() -> None:
+    forbidden = {"socket", "ssl", "time", "logging", "threading", "select", "os", "datetime"}
+    for module in MODULES:
+        if part_of(module) == "protocol":
+            assert not imports(module) & forbidden, module
+
+
+@pytest.mark.parametrize(
+    ("statement", "unloaded"),
+    [
+        ("import geard", ["socket", "ssl", "threading", "gevent", "msgspec"]),
+        ("import geard.protocol", ["socket", "ssl", "gevent"]),
+        ("import geard; geard.WorkerPool, geard.Client, geard.Worker", ["gevent"]),
+        ("import geard.supervisor.daemon", ["geard.worker", "geard.client"]),
+    ],
+)
+def test_importing_loads_no_more_than_it_must(statement: str, unloaded: list[str]) -> None:
+    code = f"import sys; {statement}; print(*[name for name in {unloaded} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
