@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from geard.cli import main
 from geard.protocol import Command, Packet
 from tests.support.commands import GEARD, Running, ScriptedWorker, environment, geard
 from tests.support.raw import Peer, ScriptedServer
@@ -337,11 +339,15 @@ def test_memory_stays_flat_over_a_long_file(server: JobServerProcess, tmp_path: 
         (["f", "-s", "one:two:three"], "an IPv6 address goes in brackets"),
     ],
 )
-def test_a_wrong_command_line_is_exit_2_and_submits_nothing(arguments: list[str], message: str) -> None:
-    done = geard("submit", *arguments, variables={"GEARMAN_SERVERS": f"127.0.0.1:{free_port()}"})
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr.decode()
-    assert b"Traceback" not in done.stderr
+def test_a_wrong_command_line_is_exit_2_and_submits_nothing(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["geard", "submit", *arguments])
+    monkeypatch.setenv("GEARMAN_SERVERS", f"127.0.0.1:{free_port()}")
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_no_job_server_is_exit_69_and_names_each_and_its_reason() -> None:
@@ -354,6 +360,16 @@ def test_no_job_server_is_exit_69_and_names_each_and_its_reason() -> None:
         assert f"127.0.0.1:{port}" in done.stderr.decode()
     assert b"refused" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_a_job_server_that_dies_under_a_job_is_exit_69_and_the_job_is_not_submitted_again() -> None:
+    with Gearmand() as server, Running("submit", "-s", server.address, "waits", "x") as command:
+        eventually(lambda: server.status("waits")[0] == 1)
+        server.restart()
+        assert command.ends() == 69
+        assert command.process.stderr
+        assert command.process.stderr.read().startswith(b"geard: ")
+        assert server.status("waits")[0] == 0
 
 
 def test_a_full_queue_is_told_as_such(server: JobServerProcess) -> None:
@@ -375,7 +391,23 @@ def test_ctrl_c_names_the_job_and_is_exit_130(server: JobServerProcess, hold: Ho
         command.interrupt()
         assert command.ends() == 130
         assert command.process.stderr
-        assert command.process.stderr.read().startswith(b"\ngeard: interrupted: H:")
+        assert re.fullmatch(rb"\ngeard: interrupted: H:\S+ may still run\n", command.process.stderr.read())
+
+
+def test_ctrl_c_does_not_wait_for_a_silent_job_server() -> None:
+    connected = threading.Event()
+
+    def never_answers(peer: Peer, number: int) -> None:
+        connected.set()
+        while peer.socket.recv(100):
+            pass
+
+    with ScriptedServer(never_answers) as silent, Running("status", "-s", silent.address) as command:
+        assert connected.wait(30)
+        command.interrupt()
+        assert command.ends() == 130
+        assert command.process.stderr
+        assert command.process.stderr.read() == b"\ngeard: interrupted\n"
 
 
 def test_ctrl_c_in_a_file_of_jobs_tells_how_far_it_came(server: JobServerProcess) -> None:

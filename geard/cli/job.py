@@ -87,7 +87,9 @@ def run_job(
                 foot.write(json_line({"handle": handle, "error": str(error), "warnings": warnings}))
             raise
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{handle} may still run" if handle else "nothing is known of the job") from None
+            raise KeyboardInterrupt(
+                f"{handle} may still run" if handle else "whether the job was submitted is unknown"
+            ) from None
         if as_json:
             foot.write(json_line({"handle": handle, **json_member("result", b"".join(result)), "warnings": warnings}))
 
