@@ -14,8 +14,13 @@ from geard.config import default_path, read_config
 @click.option("-c", "--config", "path", type=click.Path(path_type=Path), default=default_path, help="The config file.")
 @click.option("-v", "--verbose", is_flag=True, help="Log each job too.")
 @click.option("--watch", is_flag=True, help="Reload when the config or a capability's source changes.")
-def run(path: Path, verbose: bool, watch: bool) -> None:
+@click.option("--embedded", is_flag=True, help="With a job server of its own, for one machine.")
+@click.option("--queue", metavar="FILE", help="With --embedded: keep background jobs in this file through a restart.")
+def run(path: Path, verbose: bool, watch: bool, embedded: bool, queue: str | None) -> None:
     """Take jobs and run them, until told to stop.
+
+    With --embedded there is a job server too: on the first of job_servers, if that is on this machine's loopback, else
+    on 127.0.0.1:4730. It starts before the worker processes and stops after them.
 
     \b
     TERM, INT   finish the jobs in flight, within shutdown_timeout; again: stop at once
@@ -25,11 +30,20 @@ def run(path: Path, verbose: bool, watch: bool) -> None:
     USR1        reopen the log files
     USR2        log the stack of every busy greenlet and the job it runs
     """
+    if queue is not None and not embedded:
+        raise click.UsageError("--queue is for --embedded: other job servers keep their own queues")
     source = read_config(path)
     from geard.supervisor.daemon import Daemon  # imports gevent, which a config error need not wait for
 
-    daemon = Daemon(source, verbose=verbose, watch=watch)
-    code = daemon.run()
+    if embedded:
+        from geard.supervisor.embedded import Embedded
+
+        with Embedded(source, queue=queue, verbose=verbose) as job_server:
+            daemon = Daemon(job_server.served(source), verbose=verbose, watch=watch, read=job_server.read)
+            code = daemon.run()
+    else:
+        daemon = Daemon(source, verbose=verbose, watch=watch)
+        code = daemon.run()
     if source.config.logging.file:
         for problem in daemon.start_problems:  # the log has them already; a person at a terminal wants them too
             click.echo(f"geard: {problem}", err=True)

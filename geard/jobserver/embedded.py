@@ -92,6 +92,7 @@ class EmbeddedJobServer:
 
         Raises ConfigError for a queue file that cannot be used, CannotServe when the process ended otherwise, OSError
         when there are no more processes to be had."""
+        self._close_pipes()
         descriptors = tuple(listener.fileno() for listener in self._listeners)
         self._process = self._popen(
             [sys.executable, "-m", _MODULE],
@@ -126,17 +127,21 @@ class EmbeddedJobServer:
 
     def stop(self) -> None:
         """End the process, and listen no more. Idempotent."""
+        self._close_pipes()
         if self._process:
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
             try:
                 self._process.wait(timeout=STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self.signal(signal.SIGKILL)
                 self._process.wait()
-            self._process.stdout.close()
         for listener in self._listeners:
             listener.close()
+
+    def _close_pipes(self) -> None:
+        if self._process:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+            self._process.stdout.close()
 
     def __enter__(self) -> EmbeddedJobServer:
         try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
 import ssl
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from geard.config import JobServer
 from geard.errors import CannotConnect, ConfigError, Problem
@@ -15,6 +16,7 @@ from geard.jobserver.options import Options
 
 BACKLOG: Final = 1024
 _FIRST_PASSED_FD: Final = 3  # see sd_listen_fds(3)
+_ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _ACCEPTED_INHERIT: Final = (  # accepted sockets have these from their listener
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),  # a turn's packets are batched before they are sent
@@ -29,18 +31,20 @@ class CannotListen(CannotConnect):
 
 
 def listen(address: JobServer) -> list[socket.socket]:
-    """Listening sockets for every address that the host has. Raises CannotListen."""
+    """Listening sockets for every address that the host has on this machine. Raises CannotListen."""
     listeners: list[socket.socket] = []
+    absent: OSError | None = None
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, place in found:
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            listeners.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind(place)
-            listener.listen(BACKLOG)
+            try:
+                listeners.append(_bound(family, place))
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    raise
+                absent = error  # localhost may have an IPv6 address where the machine has no IPv6
+        if absent and not listeners:
+            raise absent
     except OSError as error:
         for listener in listeners:
             listener.close()
@@ -83,6 +87,20 @@ def allow_files(wanted: int) -> None:
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft not in (resource.RLIM_INFINITY,) and soft < limit:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def _bound(family: socket.AddressFamily, place: tuple[Any, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(place)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _prepared(listener: socket.socket) -> socket.socket:

@@ -5,6 +5,7 @@ Rule: it ends when its stdin does, however the process at the other end came to 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -22,6 +23,8 @@ from geard.errors import ConfigError, Problem
 from geard.jobserver.embedded import Start
 from geard.jobserver.server import JobServer
 
+log = logging.getLogger(__name__)
+
 _STDIN: Final = 0
 _STDOUT: Final = 1
 
@@ -33,16 +36,24 @@ def main() -> None:
     if not line:
         sys.exit(exits.DONE)
     start = msgspec.json.decode(line, type=Start)
-    logs.configure(start.logging, verbose=start.verbose, process="job server")
     try:
+        logs.configure(start.logging, verbose=start.verbose, process="job server")
         server = JobServer([_listener(descriptor) for descriptor in start.descriptors], start.options)
     except ConfigError as error:
         _answer(error.problems)
+        sys.exit(exits.CONFIG)
+    except OSError as error:
+        _answer([Problem(f"cannot open {start.logging.file}: {error.strerror}", key="logging.file")])
         sys.exit(exits.CONFIG)
     setproctitle(f"geard: job server on {', '.join(server.addresses)}")
     gevent.signal_handler(signal.SIGUSR1, logs.reopen)
     gevent.spawn(_stop_at_end_of_input, server)
     server.run(on_ready=lambda: _answer(()))
+    left = len(server.rules.jobs)
+    if left and not start.options.queue:
+        log.warning("stopped: the %d jobs in its queues are lost, as there is no queue file", left)
+    else:
+        log.info("stopped with %d jobs in its queues", left)
 
 
 def _listener(descriptor: int) -> socket.socket:

@@ -39,10 +39,13 @@ class Daemon:
         *,
         verbose: bool = False,
         watch: bool = False,
+        read: Callable[[str], Source] = read_config,
         command: Callable[[int], Sequence[str]] = worker_command,
     ) -> None:
-        """Raises ConfigError when the log file or the control socket cannot be used."""
+        """`read` reads the config again for a reload. Raises ConfigError when the log file or the control socket cannot
+        be used."""
         self._source = source
+        self._read = read
         self._verbose = verbose
         self._command = command
         self._events: SimpleQueue[Event] = SimpleQueue()
@@ -103,7 +106,7 @@ class Daemon:
         gevent.spawn(self._load_in_thread)
 
     def _load_in_thread(self) -> None:
-        outcome = gevent.get_hub().threadpool.apply(_read, (self._source.file,))
+        outcome = gevent.get_hub().threadpool.apply(_read, (self._read, self._source.file))
         self._events.put(Loaded(outcome))
 
     def _configured(self, config: Config) -> None:
@@ -117,10 +120,10 @@ class Daemon:
             self._watcher.configured(config)
 
 
-def _read(file: str) -> Source | ConfigError:
+def _read(read: Callable[[str], Source], file: str) -> Source | ConfigError:
     """The config, or why not. For a thread: what it raised there would be printed."""
     try:
-        return read_config(file)
+        return read(file)
     except ConfigError as error:
         return error
     except Exception as error:
