@@ -23,7 +23,9 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
     "client": {"errors", "protocol", "config", "connection"},
     "worker": {"errors", "protocol", "config", "connection", "messages", "logs", "exits"},
     "jobserver": {"errors", "protocol", "config", "connection", "logs", "exits"},
-    "supervisor": {"errors", "protocol", "config", "connection", "messages", "logs", "exits"},
+    "supervisor": {"errors", "protocol", "config", "connection", "messages", "logs", "exits", "jobserver"},
+    "testing": {"errors", "protocol", "config", "client", "worker", "jobserver"},
+    "pytest_plugin": {"config", "client", "worker", "testing"},
     "examples": {"worker"},
 }
 GEVENT = {"supervisor", "jobserver"}
@@ -80,7 +82,9 @@ def test_the_protocol_touches_no_socket_clock_or_log() -> None:
         ("import geard", ["socket", "ssl", "threading", "gevent", "msgspec"]),
         ("import geard.protocol", ["socket", "ssl", "gevent"]),
         ("import geard; geard.WorkerPool, geard.Client, geard.Worker", ["gevent"]),
-        ("import geard.supervisor.daemon", ["geard.worker", "geard.client"]),
+        ("import geard.supervisor.daemon", ["geard.worker", "geard.client", "geard.jobserver"]),
+        ("import geard.pytest_plugin", ["geard.testing", "msgspec", "gevent"]),
+        ("import geard.testing", ["gevent"]),
     ],
 )
 def test_importing_loads_no_more_than_it_must(statement: str, unloaded: list[str]) -> None:
