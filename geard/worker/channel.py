@@ -139,9 +139,10 @@ class Channel:
     def done(self, job: Job) -> None:
         """The greenlet has run the job, answered or not, and is free."""
         self._busy.discard(job)
-        self.done_count += 1
         if job.failed:
             self.failed_count += 1
+        else:
+            self.done_count += 1
         now = self._clock()
         job.capability.quick = now - job.started < QUICK_SECONDS or self._last is not job
         self._last = job

@@ -137,6 +137,16 @@ class WorkerPool:
         """How many jobs are in flight."""
         return sum(len(channel.jobs) for channel in self.channels)
 
+    @property
+    def done(self) -> int:
+        """How many jobs have ended with a result."""
+        return sum(channel.done_count for channel in self.channels)
+
+    @property
+    def failed(self) -> int:
+        """How many jobs have failed, whatever way."""
+        return sum(channel.failed_count for channel in self.channels)
+
     def start(self) -> Callable[[], None]:
         """Connect and take jobs. Returns the function that stops it again: see `stop`."""
         if not self._started:

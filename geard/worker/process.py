@@ -70,7 +70,7 @@ class WorkerProcess:
         self._sending = RLock()
         self._over = Event()
         self._draining_since = 0.0
-        self._done_before_drain = 0
+        self._ended_before_drain = 0
 
     def run(self, lines: LineReader) -> None:
         """Take jobs until told to drain, or the supervisor is gone, and until that is through."""
@@ -83,7 +83,7 @@ class WorkerProcess:
         gevent.spawn(self._beat)
         self._over.wait()
         abandoned = self._pool.abandon()
-        finished = self._done() - self._done_before_drain
+        finished = self._pool.done + self._pool.failed - self._ended_before_drain
         self._send(self._heartbeat())
         self._send(Drained(time.monotonic() - self._draining_since, finished, tuple(abandoned)))
 
@@ -91,7 +91,7 @@ class WorkerProcess:
         """Grab no more; end when all is done, or after the timeout. A later call may shorten it."""
         if not self._draining_since:
             self._draining_since = time.monotonic()
-            self._done_before_drain = self._done()
+            self._ended_before_drain = self._pool.done + self._pool.failed
             log.info("draining: %d jobs in flight", self._pool.running)
             self._pool.drain()
             gevent.spawn(self._join)
@@ -171,8 +171,8 @@ class WorkerProcess:
         return Heartbeat(
             running=len(jobs),
             greenlets=self._pool.greenlets,
-            done=self._done(),
-            failed=sum(channel.failed_count for channel in self._pool.channels),
+            done=self._pool.done,
+            failed=self._pool.failed,
             connected=connected,
             disconnected=disconnected,
             memory_bytes=_memory_bytes(),
@@ -184,9 +184,6 @@ class WorkerProcess:
         missing = {str(channel.server) for channel in self._pool.channels if not channel.registered.is_set()}
         servers = [str(server) for server in self._start.config.job_servers]
         return tuple(s for s in servers if s not in missing), tuple(s for s in servers if s in missing)
-
-    def _done(self) -> int:
-        return sum(channel.done_count for channel in self._pool.channels)
 
 
 _HANDLERS: Final[dict[type, Callable[[WorkerProcess, messages.ToChild], None]]] = {
