@@ -16,6 +16,7 @@ import socket
 import ssl
 import threading
 import time
+from functools import partial
 from typing import Any, Final
 
 from geard.config.model import JobServer, Tls
@@ -35,11 +36,8 @@ _KEEPALIVE: Final = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    (
-        socket.IPPROTO_TCP,
-        socket.TCP_USER_TIMEOUT,
-        60_000,
-    ),  # ms; keepalive does not probe while data is unacknowledged
+    # In ms. Keepalive does not probe while data is unacknowledged or waits for a peer that does not read.
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SEND_TIMEOUT_SECONDS * 1000)),
 )
 
 
@@ -72,7 +70,7 @@ class Connection:
                 break
             try:
                 return cls(_open(family, address, server, context, left), server)
-            except OSError as error:  # ssl.SSLError is one
+            except (OSError, ValueError) as error:  # SSLError is the first; the second, a server_name that is no name
                 reasons.append(f"{address[0]}: {_reason(error, timeout_seconds)}")
                 refused = refused and isinstance(error, ConnectionRefusedError)
         raise CannotConnect(f"cannot connect to {server}: {'; '.join(reasons)}", refused=refused)
@@ -103,7 +101,9 @@ class Connection:
                     del taken[0]
                     if position < size:
                         rest = memoryview(self.unsent)[position:]
-                except TimeoutError:  # the timeout is the receiver's, and may be short
+                except TimeoutError as error:  # the timeout is the receiver's, and may be short
+                    if error.errno:  # not so the system's
+                        raise
                     deadline = deadline or time.monotonic() + SEND_TIMEOUT_SECONDS
                     if time.monotonic() >= deadline:
                         raise
@@ -123,9 +123,9 @@ class Connection:
                     self._socket.settimeout(timeout_seconds)
                     self._timeout_seconds = timeout_seconds
                 received.extend(map(self._socket.recv, (READ_BYTES,)))
-        except TimeoutError:
-            return None
         except OSError as error:
+            if isinstance(error, TimeoutError) and not error.errno:
+                return None
             raise self._lost(error) from error
         data = received[0]
         del received[0]
@@ -134,11 +134,11 @@ class Connection:
         return data
 
     def interrupt(self) -> None:
-        """Make a blocked receive end at once, from another greenlet or thread. Idempotent."""
+        """Make a blocked receive or send end at once, from another greenlet or thread. Idempotent."""
         try:
-            self._socket.shutdown(socket.SHUT_RD)
+            self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            self.closed = True  # already gone: the receive ends by itself
+            self.closed = True  # already gone: they end by themselves
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
@@ -147,7 +147,8 @@ class Connection:
 
     def _lost(self, error: OSError) -> ConnectionLost:
         if isinstance(error, TimeoutError):
-            return ServerTimeout(f"{self.server} has taken no data for {SEND_TIMEOUT_SECONDS:.0f} s")
+            silence = "does not acknowledge" if error.errno else f"has taken no data for {SEND_TIMEOUT_SECONDS:g} s"
+            return ServerTimeout(f"{self.server} {silence}")
         return ConnectionLost(f"lost {self.server}: {_reason(error)}")
 
 
@@ -162,7 +163,7 @@ class _TlsSocket:
         self._socket = sock
         self._lock = threading.Lock()
         self._timeout: float | None = None
-        self.shutdown = sock.shutdown
+        self.shutdown = partial(socket.socket.shutdown, sock)  # SSLSocket's own goes on in plain text
         self.close = sock.close
 
     def settimeout(self, seconds: float | None) -> None:
@@ -172,7 +173,13 @@ class _TlsSocket:
         return self._retry(lambda: self._socket.recv(size))  # type: ignore[no-any-return]
 
     def send(self, data: bytes | memoryview) -> int:
-        return self._retry(lambda: self._socket.send(data))  # type: ignore[no-any-return]
+        return self._retry(lambda: self._send(data))  # type: ignore[no-any-return]
+
+    def _send(self, data: bytes | memoryview) -> int:
+        sent = self._socket.send(data)
+        if not sent:  # gevent's way to say that it would block
+            raise ssl.SSLWantWriteError
+        return sent
 
     def _retry(self, call: Any) -> Any:
         while True:
@@ -198,7 +205,7 @@ def _resolve(server: JobServer) -> list[tuple[socket.AddressFamily, tuple[Any, .
         return [(family, (server.host, server.port))]
     try:
         found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise CannotConnect(f"cannot connect to {server}: cannot resolve the name: {_reason(error)}") from error
     return [(family, address) for family, _, _, _, address in found]
 
@@ -237,11 +244,11 @@ def _tls_context(server: JobServer) -> ssl.SSLContext:
     return context
 
 
-def _reason(error: OSError, timeout_seconds: float | None = None) -> str:
+def _reason(error: OSError | ValueError, timeout_seconds: float | None = None) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {error.reason or error}"
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout_seconds:g} s" if timeout_seconds else "timed out"
-    return (error.strerror or str(error)).lower()
+    return ((isinstance(error, OSError) and error.strerror) or str(error)).lower()

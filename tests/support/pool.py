@@ -14,13 +14,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from geard import messages
-from geard.config import Capability, Config, parse_address
+from geard.config import Capability, Config, JobServer, parse_address
 from geard.config.model import Encoding
 from geard.messages import Drain, Drained, FromChild, Heartbeat, Jobs, ListJobs, Ready, RunningJob, Start
 from geard.protocol import Command, Packet, request
@@ -208,12 +209,14 @@ class StartedPool:
 
 
 def pool_config(
-    addresses: str | Iterable[str], capabilities: Mapping[str, str | Capability], **settings: Any
+    servers: str | Iterable[str | JobServer], capabilities: Mapping[str, str | Capability], **settings: Any
 ) -> Config:
     """A config for these job servers. A capability that is a bare name is a function of tests.support.capabilities."""
-    servers = [addresses] if isinstance(addresses, str) else addresses
     return Config(
-        job_servers=tuple(parse_address(address) for address in servers),
+        job_servers=tuple(
+            server if isinstance(server, JobServer) else parse_address(server)
+            for server in ([servers] if isinstance(servers, str) else servers)
+        ),
         capabilities={name: _capability(function) for name, function in capabilities.items()},
         python_path=(str(ROOT),),
         **{"greenlets_per_server": 5} | settings,
@@ -221,10 +224,10 @@ def pool_config(
 
 
 def start_pool(
-    mode: str, addresses: str | Iterable[str], capabilities: Mapping[str, str | Capability], **settings: Any
+    mode: str, servers: str | Iterable[str | JobServer], capabilities: Mapping[str, str | Capability], **settings: Any
 ) -> StartedPool:
     """Start a pool `mode`: "threads" or "process". `settings` are the Config's."""
-    config = pool_config(addresses, capabilities, **settings)
+    config = pool_config(servers, capabilities, **settings)
     return StartedPool(PoolInThreads(config) if mode == "threads" else PoolInProcess(config))
 
 
@@ -254,6 +257,7 @@ class Caller:
 
     def __init__(self, address: str) -> None:
         self._peer = Peer.connect(address)
+        self._early: deque[Packet] = deque()  # came before the JOB_CREATED of a later job
         self._peer.send(Command.OPTION_REQ, b"exceptions")
         self._peer.expect(Command.OPTION_RES)
 
@@ -262,13 +266,24 @@ class Caller:
         for workload in workloads:
             data = workload.encode() if isinstance(workload, str) else workload
             self._peer.send(Command.SUBMIT_JOB, function.encode(), unique.encode(), data)
-        return [self._peer.skip_to(Command.JOB_CREATED).handle.decode() for _ in workloads]
+        handles: list[str] = []
+        while len(handles) < len(workloads):
+            packet = self._peer.receive()
+            if packet.command is Command.JOB_CREATED:
+                handles.append(packet.handle.decode())
+            else:
+                self._early.append(packet)
+        return handles
+
+    def packet(self) -> Packet:
+        """The next about any job."""
+        return self._early.popleft() if self._early else self._peer.receive()
 
     def packets(self) -> list[Packet]:
         """What comes next about any job, up to the end of one."""
-        packets = [self._peer.receive()]
+        packets = [self.packet()]
         while packets[-1].command not in ENDINGS:
-            packets.append(self._peer.receive())
+            packets.append(self.packet())
         return packets
 
     def story(self, function: str, workload: bytes | str = b"", unique: str = "") -> list[tuple[str, bytes]]:
