@@ -17,6 +17,7 @@ from geard.cli.output import discard_stdout
 from geard.errors import ConfigError, ConnectionLost, GeardError, InvalidRequest, JobTimeout
 
 COMMANDS: Final = {  # name -> the module and the attribute that hold it
+    "demo": "geard.cli.demo:demo",
     "check": "geard.cli.check:check",
     "run": "geard.cli.run:run",
     "ps": "geard.cli.control:ps",

@@ -9,18 +9,20 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from geard.jobserver.state import Job
 from geard.protocol import RESPONSE, Command, response
 
-_size = struct.Struct(">I").pack
+_header = struct.Struct(">8sI").pack
 
 
-def _prefix(command: Command) -> bytes:
+def _start(command: Command) -> bytes:
+    """Magic and code: what a packet's header is without the size."""
     return RESPONSE + struct.pack(">I", command)
 
 
-_PREFIX: Final = {command: _prefix(command) for command in Command}
-_CREATED: Final = _PREFIX[Command.JOB_CREATED]
-_COMPLETE: Final = _PREFIX[Command.WORK_COMPLETE]
+_STARTS: Final = {command: _start(command) for command in Command}
+_CREATED: Final = _STARTS[Command.JOB_CREATED]
+_ASSIGN_UNIQ: Final = _STARTS[Command.JOB_ASSIGN_UNIQ]
 
 NOOP: Final = response(Command.NOOP)
 NO_JOB: Final = response(Command.NO_JOB)
@@ -29,12 +31,18 @@ NO_JOB: Final = response(Command.NO_JOB)
 def answer(command: Command, *fields: bytes) -> bytes:
     """The packet of `command` with these fields."""
     body = b"\0".join(fields)
-    return b"".join((_PREFIX[command], _size(len(body)), body))
+    return _header(_STARTS[command], len(body)) + body
 
 
 def job_created(handle: bytes) -> bytes:
     """JOB_CREATED."""
-    return b"".join((_CREATED, _size(len(handle)), handle))
+    return _header(_CREATED, len(handle)) + handle
+
+
+def job_assign_uniq(job: Job) -> bytes:
+    """JOB_ASSIGN_UNIQ."""
+    body = b"\0".join((job.handle, job.function.name, job.unique, job.workload))
+    return _header(_ASSIGN_UNIQ, len(body)) + body
 
 
 def error(code: str, text: str) -> bytes:

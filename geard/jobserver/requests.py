@@ -125,12 +125,7 @@ def _grab_job(rules: Rules, peer: Peer, fields: list[bytes], now: float) -> None
 
 def _grab_job_uniq(rules: Rules, peer: Peer, fields: list[bytes], now: float) -> None:
     job = rules.grab(peer, now)
-    if job is None:
-        rules.send(peer, answers.NO_JOB)
-    else:
-        rules.send(
-            peer, answers.answer(Command.JOB_ASSIGN_UNIQ, job.handle, job.function.name, job.unique, job.workload)
-        )
+    rules.send(peer, answers.NO_JOB if job is None else answers.job_assign_uniq(job))
 
 
 def _grab_job_all(rules: Rules, peer: Peer, fields: list[bytes], now: float) -> None:
@@ -141,8 +136,7 @@ def _grab_job_all(rules: Rules, peer: Peer, fields: list[bytes], now: float) -> 
         fields = [job.handle, job.function.name, job.unique, job.reducer, job.workload]
         rules.send(peer, answers.answer(Command.JOB_ASSIGN_ALL, *fields))
     else:
-        fields = [job.handle, job.function.name, job.unique, job.workload]
-        rules.send(peer, answers.answer(Command.JOB_ASSIGN_UNIQ, *fields))
+        rules.send(peer, answers.job_assign_uniq(job))
 
 
 def _work_status(rules: Rules, peer: Peer, fields: list[bytes], now: float) -> None:

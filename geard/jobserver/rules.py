@@ -22,7 +22,7 @@ import heapq
 from typing import Final
 
 from geard.jobserver import answers
-from geard.jobserver.state import UNLIMITED, Function, Job, Peer, Priority, State
+from geard.jobserver.state import DELAYED, GONE, QUEUED, RUNNING, STAGED, UNLIMITED, Function, Job, Peer, Priority
 from geard.protocol import Command
 
 TICK_SECONDS: Final = 0.25
@@ -103,7 +103,7 @@ class Rules:
             job = Job(handle, function, unique, workload, priority, background, reducer, due if due > now else 0.0)
             self._index(job)
             if background and self.durable:
-                job.state = State.STAGED
+                job.state = STAGED
             else:
                 self._schedule(job)
         if not background:
@@ -116,20 +116,20 @@ class Rules:
         if not peer.outbox:
             self.unsent.append(peer)
         peer.outbox.append(answers.job_created(job.handle))
-        if self.durable and (job.state is State.STAGED or (background and not job.stored)):
+        if self.durable and (job.state is STAGED or (background and not job.stored)):
             self.staged.append((peer, len(peer.outbox) - 1, job))
 
     def to_store(self) -> list[Job]:
         """The jobs that were staged, each once."""
-        return list(dict.fromkeys(job for _, _, job in self.staged if job.state is not State.GONE))
+        return list(dict.fromkeys(job for _, _, job in self.staged if job.state is not GONE))
 
     def admit(self) -> None:
         """All of `to_store` is stored: it may run."""
         staged, self.staged = self.staged, []
         for _, _, job in staged:
-            if job.state is not State.GONE:
+            if job.state is not GONE:
                 job.stored = job.background = True
-                if job.state is State.STAGED:
+                if job.state is STAGED:
                     self._schedule(job)
 
     def refuse(self, reason: str) -> None:
@@ -137,7 +137,7 @@ class Rules:
         staged, self.staged = self.staged, []
         for peer, place, job in staged:
             peer.outbox[place] = answers.error("QUEUE_ERROR", reason)
-            if job.state is State.STAGED:
+            if job.state is STAGED:
                 self._end(job)
 
     def restore(
@@ -210,7 +210,7 @@ class Rules:
             if function.ready:
                 job = function.pop()
                 function.running += 1
-                job.state = State.RUNNING
+                job.state = RUNNING
                 job.worker = peer
                 peer.assigned[job.handle] = job
                 if peer.timeouts and function in peer.timeouts:
@@ -234,7 +234,7 @@ class Rules:
         if job is None:
             self.send(peer, missing)
             return
-        if job.state is State.GONE:  # cancelled while it ran
+        if job.state is GONE:  # cancelled while it ran
             return
         if job.clients:
             if command is Command.WORK_EXCEPTION:
@@ -256,7 +256,7 @@ class Rules:
         """Time has passed: delayed jobs fall due, and jobs that ran over their CAN_DO_TIMEOUT are handed back."""
         while self._delayed and self._delayed[0][0] <= now:
             job = heapq.heappop(self._delayed)[2]
-            if job.state is State.DELAYED:
+            if job.state is DELAYED:
                 self._enqueue(job)
         for job in [job for job in self._timed if job.deadline <= now]:
             if job.worker:
@@ -273,7 +273,7 @@ class Rules:
         waits_for, peer.waits_for = peer.waits_for, set()
         for job in waits_for:
             job.clients = [client for client in job.clients or () if client is not peer]
-            if not job.clients and not job.background and job.state is not State.RUNNING:
+            if not job.clients and not job.background and job.state is not RUNNING:
                 self._end(job)
 
     # --- within ---------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ class Rules:
 
     def _schedule(self, job: Job) -> None:
         if job.due:
-            job.state = State.DELAYED
+            job.state = DELAYED
             heapq.heappush(self._delayed, (job.due, job.number, job))
         else:
             self._enqueue(job)
@@ -332,7 +332,7 @@ class Rules:
             self._hand_back(job)
 
     def _hand_back(self, job: Job) -> None:
-        if job.state is not State.RUNNING:
+        if job.state is not RUNNING:
             return
         self._stop(job)
         job.numerator = job.denominator = 0
@@ -346,7 +346,7 @@ class Rules:
             self._enqueue(job)
 
     def _stop(self, job: Job) -> None:
-        job.state = State.DELAYED  # neither running nor queued, until the caller says
+        job.state = DELAYED  # neither running nor queued, until the caller says
         job.worker = None
         job.function.running -= 1
         if job.deadline:
@@ -355,9 +355,9 @@ class Rules:
 
     def _end(self, job: Job) -> None:
         function = job.function
-        if job.state is State.RUNNING:
+        if job.state is RUNNING:
             self._stop(job)
-        queued, job.state = job.state is State.QUEUED, State.GONE
+        queued, job.state = job.state is QUEUED, GONE
         function.total -= 1
         del self.jobs[job.handle]
         if job.unique == b"-":

@@ -36,6 +36,13 @@ class State(enum.Enum):
     GONE = "gone"  # ended, cancelled, or nobody wants it any more
 
 
+STAGED: Final = State.STAGED  # by these names a third of the time: a member is looked up through the class's metaclass
+DELAYED: Final = State.DELAYED
+QUEUED: Final = State.QUEUED
+RUNNING: Final = State.RUNNING
+GONE: Final = State.GONE
+
+
 class Job:
     """A job, from its submission until it is done."""
 
@@ -77,7 +84,7 @@ class Job:
         self.background = background  # runs whether or not a client waits for it
         self.reducer = reducer
         self.due = due  # in seconds since the epoch, when a delayed job may run; 0: at once
-        self.state = State.QUEUED
+        self.state: State = QUEUED
         self.clients: list[Peer] | None = None  # who hears of it; a client is in here once for each submission
         self.worker: Peer | None = None
         self.numerator = 0
@@ -131,7 +138,7 @@ class Function:
 
     def push(self, job: Job) -> None:
         """Put a job at the end of its queue."""
-        job.state = State.QUEUED
+        job.state = QUEUED
         self.queues[job.priority].append(job)
         self.ready += 1
 
@@ -140,7 +147,7 @@ class Function:
         for queue in self.queues:
             while queue:
                 job = queue.popleft()
-                if job.state is State.QUEUED:
+                if job.state is QUEUED:
                     self.ready -= 1
                     return job
                 self.gone -= 1
@@ -152,7 +159,7 @@ class Function:
         self.gone += 1
         job.workload = b""
         if self.gone > 100 and self.gone > self.ready:
-            self.queues = tuple(deque(job for job in queue if job.state is State.QUEUED) for queue in self.queues)
+            self.queues = tuple(deque(job for job in queue if job.state is QUEUED) for queue in self.queues)
             self.gone = 0
 
 
