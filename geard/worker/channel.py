@@ -306,6 +306,8 @@ class Channel:
         session.open(request(Command.CAN_DO, name) for name in self._capabilities)
         self._window.quiet()
         self._session = session
+        if self.drained.is_set():  # a thread has drained the channel just now, and found no connection to close
+            connection.close()
 
     def _announce(self) -> None:
         log.info("connected to %s", self.server)
@@ -351,11 +353,13 @@ class Channel:
         session.age_ticks += 1
         if session.age_ticks == PROVED_TICKS and session.registered:
             self._backoff.succeeded()
+        if len(self._busy) >= self.greenlets:
+            return  # nobody reads: what may look like silence is not
         if session.owed or session.decoder.in_packet or session.bade_farewell:
             session.silent_ticks += 1
             if session.silent_ticks >= SILENT_TICKS:
                 session.lose(ServerTimeout(f"{self.server} has not answered for {SILENT_TICKS} s"))
-        elif len(self._busy) < self.greenlets and session.registered:
+        elif session.registered:
             session.silent_ticks = 0
             session.ask_again()
 
@@ -368,7 +372,7 @@ class Channel:
 
     def abandon(self) -> list[Job]:
         """Close the connection now: the job server hands the jobs in flight, which are returned, to others."""
-        abandoned = [job for job in self._busy if not job.answered]
+        abandoned = [job for job in self.jobs if not job.answered]
         self._draining.set()
         session = self._session
         if session:

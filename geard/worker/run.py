@@ -30,10 +30,12 @@ def _ended_badly(job: Job, error: BaseException) -> None:
         log.error("%s raised after it had answered", job.function, exc_info=error, extra=about)
         return
     text = str(error) if isinstance(error, JobTimeout) else describe(error)
-    # A time limit says all there is to say; for anything else the traceback shows where.
-    shown = None if isinstance(error, JobTimeout) else error
-    log.error("job failed: %s", text, exc_info=shown, extra=about)
-    job.exception(text)
+    try:
+        job.exception(text)
+    finally:  # a log handler of user code may do anything: the job has been answered
+        # A time limit says all there is to say; for anything else the traceback shows where.
+        shown = None if isinstance(error, JobTimeout) else error
+        log.error("job failed: %s", text, exc_info=shown, extra=about)
 
 
 def describe(error: BaseException) -> str:

@@ -131,6 +131,8 @@ class Session:
         self._outbox_bytes += len(packet)
         if self._outbox_bytes > OUTBOX_LIMIT_BYTES:
             self._room.clear()
+            if not self._outbox:  # another thread has taken it all since, and will not say so again
+                self._room.set()
         self.wake()
         while not self._room.is_set() and not self.lost:
             self._room.wait(1.0)
@@ -168,7 +170,8 @@ class Session:
         with self._state_lock:
             if not self.asleep:
                 self._ask(packets)
-            if not self.owed and not self.bade_farewell and not outbox and self._finished():
+            # In this order: a job leaves its answer in the outbox before it is no longer busy.
+            if not self.owed and not self.bade_farewell and self._finished() and not outbox:
                 self.bade_farewell = True
                 packets.append(_FAREWELL)
         return b"".join(packets)
@@ -214,11 +217,12 @@ class Session:
 
     def ask_again(self) -> None:
         """The channel was idle for a while: ask for a job though no NOOP came (a delayed job's falling due sends
-        none), which also finds out whether the job server is still there."""
+        none), which also finds out whether the job server is still there. Does not block: a clock serves all channels.
+        """
         with self._state_lock:
             if not self.owed:
                 self.asleep, self.more = False, True
-        self.flush()
+        self.wake()
 
     def lose(self, error: ConnectionLost) -> None:
         """The connection is broken. The first reason counts. Wakes the reader, who leaves the session."""
