@@ -33,6 +33,7 @@ def count_slowly(job: Job, workload: str) -> str:
 def upper_lines(workload: str) -> Iterator[str]:
     """A generator: clients get each item at once (WORK_DATA), and all of them together are the result."""
     for line in workload.splitlines(keepends=True):
+        time.sleep(0.2)  # as if it took work
         yield line.upper()
 
 

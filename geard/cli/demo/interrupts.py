@@ -1,0 +1,42 @@
+"""When ^C may interrupt: not between the start of a process and our knowing it, nor in the middle of cleaning up."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def one_interrupt() -> Iterator[None]:
+    """Within, TERM and HUP (the terminal was closed) are a KeyboardInterrupt, as INT is; but only the first of them
+    all, so that what it leads to is not interrupted."""
+
+    def interrupt(number: int, frame: object) -> None:
+        for each in INTERRUPTS:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def no_interrupts() -> Iterator[None]:
+    """Within, what would interrupt waits. One that came interrupts at the end."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
