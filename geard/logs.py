@@ -3,7 +3,7 @@
 Rules:
 - A log that cannot be written (a full disk, a closed pipe) loses lines and nothing else: no job and no process ends
   because of it. How many were lost is the first line once it can be written again.
-- Each record is one write(2) to a descriptor in append mode, so the lines of several processes never mix.
+- Each record is one write(2), to a file in append mode, so the records of several processes never mix in it.
 - Under journald every line carries its priority (`<4>`), each line of a traceback too, and no time: journald has it.
 """
 

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from gevent.queue import Empty, SimpleQueue
@@ -16,7 +17,7 @@ from gevent.queue import Empty, SimpleQueue
 from geard import __version__, exits, logs
 from geard.config.load import Source, read_config
 from geard.config.model import Config, default_control_socket
-from geard.errors import ConfigError, Problem
+from geard.errors import ConfigError, InvalidRequest, Problem
 from geard.messages import FromChild, Start
 from geard.supervisor.child import Child
 from geard.supervisor.control import ControlServer, SocketInUse
@@ -25,7 +26,11 @@ from geard.supervisor.process import WorkerProcess, worker_command
 from geard.supervisor.sd_notify import SdNotify
 from geard.supervisor.supervisor import SIGNALS, Supervisor
 
-TICK_SECONDS = 0.25
+if TYPE_CHECKING:
+    from geard.supervisor.watch import Watcher
+
+TICK_SECONDS: Final = 0.25
+"""How late what is due by the clock alone may be: killing the stuck, starting again, telling systemd."""
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +55,8 @@ class Daemon:
         self._command = command
         self._events: SimpleQueue[Event] = SimpleQueue()
         _configure_log(source.config, verbose)
+        self._watcher = _watcher(source, self._events.put) if watch else None
         self._control = _control_server(source.config, self._events.put)
-        self._watcher = None
-        if watch:
-            from geard.supervisor.watch import Watcher  # imports watchfiles, which only --watch needs
-
-            self._watcher = Watcher(source.file, lambda paths: self._events.put(SourcesChanged(paths)))
-            self._watcher.configured(source.config)
         self._supervisor = Supervisor(
             source,
             spawn=self._spawn,
@@ -137,6 +137,16 @@ def _configure_log(config: Config, verbose: bool) -> None:
     except OSError as error:
         problem = Problem(f"cannot open {config.logging.file}: {error.strerror}", key="logging.file")
         raise ConfigError([problem]) from error
+
+
+def _watcher(source: Source, tell: Callable[[Event], None]) -> Watcher:
+    try:
+        from geard.supervisor.watch import Watcher  # imports watchfiles, which only --watch needs
+    except ImportError as error:
+        raise InvalidRequest("--watch needs the package watchfiles: pip install 'geard[watch]'") from error
+    watcher = Watcher(source.file, lambda paths: tell(SourcesChanged(paths)))
+    watcher.configured(source.config)
+    return watcher
 
 
 def _socket_path(config: Config) -> str:

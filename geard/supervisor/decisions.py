@@ -20,8 +20,10 @@ from geard.messages import Heartbeat, RunningJob
 
 FIRST_DELAY_SECONDS: Final = 0.5
 LONGEST_DELAY_SECONDS: Final = 10.0
-STABLE_SECONDS: Final = 10.0
+STABLE_SECONDS: Final = 5.0
 """A process that was ready for so long has not "kept dying"."""
+LEAST_AGE_SECONDS: Final = 10.0
+"""`max_memory` replaces no process younger than this: a limit below what a fresh one needs must not make it a loop."""
 JITTER: Final = 0.1
 NAMED_JOBS: Final = 10
 """A log line names so many jobs at most."""
@@ -81,7 +83,7 @@ def recycle_reason(config: Config, heartbeat: Heartbeat | None, age_seconds: flo
     if config.max_jobs is not None and jobs >= config.max_jobs * share:
         return f"it has run {jobs} jobs (max_jobs)"
     too_big = config.max_memory_bytes is not None and heartbeat.memory_bytes >= config.max_memory_bytes * share
-    if too_big and age_seconds >= STABLE_SECONDS:  # a limit below what a fresh process needs must not make it a loop
+    if too_big and age_seconds >= LEAST_AGE_SECONDS:
         return f"it uses {heartbeat.memory_bytes / 2**20:.0f} MiB (max_memory)"
     return ""
 

@@ -14,7 +14,7 @@ from geard.supervisor.child import Child
 
 TELL_SECONDS: Final = 1.0
 EXTEND_SECONDS: Final = 15.0
-"""Starting and stopping go on as long as this process says so, at least once within this time."""
+"""Starting, reloading and stopping go on as long as this process says so, at least once within this time."""
 STUCK_SECONDS: Final = 10.0
 """A process silent for so long beyond `hang_timeout` could not even be killed: only a restart of all may help."""
 
@@ -50,14 +50,14 @@ class Report:
 
     def failed(self, reason: str) -> None:
         """The daemon cannot start."""
-        self._notify.send(sd_notify.status(f"cannot start: {reason}"))
+        self._notify.send(sd_notify.status(reason))
 
     def is_due(self, now: float) -> bool:
         """Whether a second has passed since `how_it_is`."""
         return now - self._told_at >= TELL_SECONDS
 
     def how_it_is(self, status_line: str, title: str, now: float, *, goes_on: bool) -> None:
-        """Status line and title. `goes_on`: it is starting or stopping, and needs more time for that."""
+        """Status line and title. `goes_on`: it is starting, reloading or stopping, and needs more time for that."""
         self._told_at = now
         going_on = [sd_notify.extend_timeout(EXTEND_SECONDS)] if goes_on else []
         self._notify.send(sd_notify.status(status_line), *going_on)

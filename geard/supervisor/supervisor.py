@@ -65,7 +65,7 @@ class Supervisor:
         self._reloads = Reloads()
         self._listings = Listings()
         self._state: Literal["starting", "running", "reloading", "stopping"] = "starting"
-        self._refusal = ""  # why the last reload was refused
+        self._refusal = ""  # why the last reload, or the start, was refused
         self._started_at = self._last_turn = self._stop_at = clock()
         self._stops: list[Reply] = []  # wait for our end
         self._finished_jobs = self._abandoned_jobs = 0  # while stopping
@@ -121,7 +121,7 @@ class Supervisor:
             self._end()
         self._report.alive(self._fleet.children, self._source.config.hang_timeout_seconds, now)
         if self._report.is_due(now):
-            goes_on = self._state in ("starting", "stopping")
+            goes_on = self._state != "running"
             self._report.how_it_is(self._status_line, summary.title(self._fleet, self._state), now, goes_on=goes_on)
 
     def _exited(self, child: Child, status: int) -> None:
@@ -196,7 +196,8 @@ class Supervisor:
         self.start_problems = tuple(incoming.problems)
         self._start_failure = exits.FAILED if incoming.exit_code is None else incoming.exit_code
         log.error("cannot start:\n%s", "\n".join(map(str, incoming.problems)))
-        self._report.failed(summary.first(incoming.problems))
+        self._refusal = f"cannot start: {summary.first(incoming.problems)}"
+        self._report.failed(self._refusal)
         self._stop(self._source.config.shutdown_timeout_seconds)
 
     # --- stop -----------------------------------------------------------------------------------------------------
