@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -153,6 +154,9 @@ def test_handles_that_came_before_the_connection_was_lost_are_yielded() -> None:
         for job in range(7):
             peer.expect(Command.SUBMIT_JOB_BG)
             peer.send(Command.JOB_CREATED, b"H:%d" % job)
+        peer.socket.shutdown(socket.SHUT_WR)
+        while True:  # a close with something unread would make the system forget what was sent
+            peer.receive()
 
     with ScriptedServer(script) as server, Client(server.address) as client:
         handles: list[str] = []
