@@ -23,6 +23,7 @@ import gevent
 import msgspec
 from gevent.subprocess import Popen
 
+from geard import exits
 from geard.config.load import Source, read_config
 from geard.config.model import DEFAULT_PORT, Config, JobServer
 from geard.errors import ConfigError, GeardError, Problem
@@ -33,6 +34,7 @@ from geard.supervisor.decisions import crashes_in_a_row, how_it_ended, restart_d
 
 ELSEWHERE: Final = JobServer("127.0.0.1", DEFAULT_PORT)
 """Where to listen when the first job server of the config is another machine's."""
+STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 OTHERWISE: Final = "use the job server that runs there, without --embedded, or put a free port first in job_servers"
 
 log = logging.getLogger(__name__)
@@ -77,8 +79,15 @@ class Embedded:
         return replace(source, config=with_server(source.config, self._address))
 
     def __enter__(self) -> Embedded:
-        """Serve. Raises ConfigError for a queue file that cannot be used, CannotServe."""
-        self._server.__enter__()
+        """Serve. Raises ConfigError for a queue file that cannot be used, CannotServe, and SystemExit when told to stop
+        before it serves."""
+        stop = SystemExit(exits.DONE)
+        handlers = [gevent.signal_handler(number, gevent.kill, gevent.getcurrent(), stop) for number in STOPS]
+        try:
+            self._server.__enter__()
+        finally:
+            for handler in handlers:
+                handler.cancel()
         self._reopen_log = gevent.signal_handler(signal.SIGUSR1, self._server.signal, signal.SIGUSR1)
         self._keeper = gevent.spawn(self._keep)
         return self

@@ -31,7 +31,8 @@ class Fleet:
     @property
     def generations(self) -> list[Generation]:
         """Oldest first."""
-        return [*self.draining, *filter(None, (self.current, self.incoming))]
+        living = [*self.draining, *filter(None, (self.current, self.incoming))]
+        return sorted(living, key=lambda generation: generation.number)  # one that gave up is younger than the current
 
     @property
     def children(self) -> list[Child]:
