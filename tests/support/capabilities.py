@@ -241,18 +241,20 @@ def _exit_greenlet(job: Job) -> Any:
     raise GreenletExit
 
 
-def _kill_self(job: Job) -> Any:
+def _this_greenlet() -> Any:
     import gevent
 
-    gevent.kill(gevent.getcurrent())
+    return gevent.getcurrent()
+
+
+def _kill_self(job: Job) -> Any:
+    _this_greenlet().kill()
     return "not reached"
 
 
 def _kill_self_later(job: Job) -> Any:
     """The kill strikes wherever the greenlet next waits: in another job, or between jobs."""
-    import gevent
-
-    gevent.killall([gevent.getcurrent()], block=False)
+    _this_greenlet().kill(block=False)
     return "answered before it was killed"
 
 

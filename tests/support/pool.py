@@ -71,6 +71,7 @@ class PoolInThreads:
         logger = logging.getLogger("geard")
         logger.addHandler(self._log)
         logger.setLevel(logging.INFO)
+        logger.propagate = False  # pytest keeps every record, and with it every frame of a traceback
         self.pool.start()
         self.pool.wait_until_tried(time.monotonic() + DEADLINE_SECONDS)
 
@@ -93,8 +94,7 @@ class PoolInThreads:
 
     def counters(self) -> tuple[int, int]:
         """(done, failed) so far."""
-        channels = self.pool.channels
-        return sum(channel.done_count for channel in channels), sum(channel.failed_count for channel in channels)
+        return self.pool.done, self.pool.failed
 
     def connected(self) -> int:
         """How many channels are connected."""
@@ -104,7 +104,9 @@ class PoolInThreads:
         self.pool.drain()
         self.pool.join(time.monotonic() + 0.5)
         self.pool.abandon()
-        logging.getLogger("geard").removeHandler(self._log)
+        logger = logging.getLogger("geard")
+        logger.removeHandler(self._log)
+        logger.propagate = True
 
 
 class PoolInProcess:
