@@ -66,10 +66,10 @@ def test_added_and_removed_job_servers_take_effect(gearmand: JobServerProcess) -
 def test_long_jobs_drain_over_several_generations_while_the_new_one_works(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand) as daemon:
         daemon.start()
-        submit(gearmand, "sleep", "first 3")
+        submit(gearmand, "sleep", "first 2")
         eventually(lambda: gearmand.status("sleep")[1] == 1)
         assert daemon.reload().returncode == 0
-        submit(gearmand, "sleep", "second 3")
+        submit(gearmand, "sleep", "second 1.5")
         eventually(lambda: gearmand.status("sleep")[1] == 2)
         assert daemon.reload().returncode == 0
         assert [generation.state for generation in daemon.overview.generations] == ["draining", "draining", "current"]
@@ -80,9 +80,9 @@ def test_long_jobs_drain_over_several_generations_while_the_new_one_works(gearma
 
 
 def test_drain_timeout_hands_back_what_an_old_generation_has_not_finished(gearmand: JobServerProcess) -> None:
-    with Daemon(gearmand, drain_timeout="300ms") as daemon:
+    with Daemon(gearmand, drain_timeout="100ms") as daemon:
         daemon.start()
-        submit(gearmand, "sleep", "job 1.5")
+        submit(gearmand, "sleep", "job 1")
         eventually(lambda: gearmand.status("sleep")[1])
         assert daemon.reload().returncode == 0
         daemon.wait_for("left 1 jobs to other workers")
@@ -181,7 +181,7 @@ def test_a_new_process_that_dies_on_import_is_a_refused_reload(gearmand: JobServ
 def test_a_reload_during_a_stop_is_refused(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand) as daemon:
         daemon.start()
-        submit(gearmand, "sleep", "job 1.5")
+        submit(gearmand, "sleep", "job 1")
         eventually(lambda: gearmand.status("sleep")[1])
         daemon.signal(signal.SIGTERM)
         daemon.wait_for("draining: 1 jobs in flight")
