@@ -53,6 +53,18 @@ def runtime(native_threads: int) -> Runtime:
     threads = ThreadPool(max(native_threads, 1))
 
     def in_thread(invoke: Invoke, job: Job) -> Any:
-        return threads.apply(invoke, (job,))
+        result, error = threads.apply(_outcome, (invoke, job))
+        if error is not None:
+            raise error
+        return result
 
     return Runtime(limit=Interrupt, in_thread=in_thread)
+
+
+def _outcome(invoke: Invoke, job: Job) -> tuple[Any, BaseException | None]:
+    """What the call returned or raised. An error is handed over as a value: gevent would print it, and copy its
+    traceback by recursion, which fails for a deep one and leaves the greenlet waiting for ever."""
+    try:
+        return invoke(job), None
+    except BaseException as error:
+        return None, error
