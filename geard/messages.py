@@ -38,7 +38,7 @@ class Start(Struct, frozen=True, tag=True):
 class Drain(Struct, frozen=True, tag=True):
     """Grab no more, finish what is in flight, then exit 0. None: as long as it takes; else hand the rest back then.
 
-    A later Drain replaces the deadline of an earlier one: 0 means at once."""
+    A later Drain may shorten the deadline of an earlier one, never lengthen it: 0 means at once."""
 
     timeout_seconds: float | None = None
 

@@ -86,6 +86,7 @@ class Child:
         self.kill_at: float | None = start_by
         self.kill_reason = "it did not become ready in time"
         self.killed = False
+        self._stacks_asked = False
 
     def __repr__(self) -> str:
         pid = self.process.pid if self.process else "?"
@@ -140,7 +141,9 @@ class Child:
             self.process.send(message)
 
     def kill(self, reason: str) -> None:
-        """SIGKILL, now."""
+        """SIGKILL, now. Idempotent."""
+        if self.killed:
+            return
         log.log(logging.INFO if self.phase is Phase.STARTING else logging.WARNING, "killing %s: %s", self, reason)
         self.kill_at, self.killed = None, True
         if self.process:
@@ -150,7 +153,8 @@ class Child:
         """See whether it is stuck, and kill it when that is due."""
         if self.kill_at is not None and now >= self.kill_at:
             self.kill(self.kill_reason)
-        elif self.is_silent(now, hang_timeout_seconds) and self.process and self.kill_at is None:
+        elif self.is_silent(now, hang_timeout_seconds) and self.process and not (self._stacks_asked or self.killed):
+            self._stacks_asked = True
             held_by = f", held by {self.blocked_by}" if self.blocked_by else ""
             log.error("%s has been silent for %.0f s%s; its stacks follow", self, now - self.heard_at, held_by)
             self.process.signal(STACKS_SIGNAL)

@@ -27,7 +27,7 @@ from geard import exits
 from geard.config.load import Source, read_config
 from geard.config.model import DEFAULT_PORT, Config, JobServer
 from geard.errors import ConfigError, GeardError, Problem
-from geard.jobserver.embedded import EmbeddedJobServer
+from geard.jobserver.embedded import CannotServe, EmbeddedJobServer
 from geard.jobserver.listeners import CannotListen
 from geard.jobserver.options import Options
 from geard.supervisor.decisions import crashes_in_a_row, how_it_ended, restart_delay_seconds
@@ -79,18 +79,37 @@ class Embedded:
         return replace(source, config=with_server(source.config, self._address))
 
     def __enter__(self) -> Embedded:
-        """Serve. Raises ConfigError for a queue file that cannot be used, CannotServe, and SystemExit when told to stop
-        before it serves."""
-        stop = SystemExit(exits.DONE)
-        handlers = [gevent.signal_handler(number, gevent.kill, gevent.getcurrent(), stop) for number in STOPS]
+        """Serve. Raises ConfigError for a queue or log file that cannot be used, CannotServe, and SystemExit when told
+        to stop before it serves."""
         try:
-            self._server.__enter__()
-        finally:
-            for handler in handlers:
-                handler.cancel()
+            self._start()
+        except BaseException:
+            self._server.stop()
+            raise
         self._reopen_log = gevent.signal_handler(signal.SIGUSR1, self._server.signal, signal.SIGUSR1)
         self._keeper = gevent.spawn(self._keep)
         return self
+
+    def _start(self) -> None:
+        told_to_stop: list[int] = []
+
+        def give_up(number: int) -> None:
+            told_to_stop.append(number)
+            self._server.signal(signal.SIGKILL)  # it has acknowledged no job yet
+
+        handlers = [gevent.signal_handler(number, give_up, number) for number in STOPS]
+        try:
+            self._server.spawn()
+            if not told_to_stop:
+                self._server.wait_until_it_serves()
+        except CannotServe:
+            if not told_to_stop:
+                raise
+        finally:
+            for handler in handlers:
+                handler.cancel()
+        if told_to_stop:
+            raise SystemExit(exits.DONE)
 
     def __exit__(self, *_: object) -> None:
         self._keeper.kill()

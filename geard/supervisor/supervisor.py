@@ -33,8 +33,8 @@ from geard.supervisor.generation import Generation
 from geard.supervisor.report import Notify, Report
 from geard.supervisor.waiting import Listings, Reloads, Reply, answer_all
 
-PAUSE_SECONDS: Final = 5.0
-"""Longer than this between two turns of the loop means that we were stopped; the silence was not the children's."""
+PAUSE_SECONDS: Final = 1.0
+"""Longer than this between two turns of the loop means that we were held up; the silence was not the children's."""
 STOPPING: Final = Answer(exits.FAILED, "not reloaded: the supervisor is stopping")
 
 log = logging.getLogger(__name__)

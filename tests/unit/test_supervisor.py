@@ -425,6 +425,16 @@ def test_a_stuck_process_shows_its_stacks_is_killed_and_replaced() -> None:
     assert world.picture == "2:ready 3:starting"
 
 
+def test_a_process_that_is_stuck_in_a_long_drain_is_found_too() -> None:
+    world = World(hang_timeout_seconds=20.0, shutdown_timeout_seconds=3600.0)
+    up(world)
+    world.signal(signal.SIGTERM)
+    world.passes(22, beating=False)
+    assert world.process(1).signals == [STACKS_SIGNAL]
+    assert world.process(1).killed
+    assert world.exit_code == exits.DONE
+
+
 def test_silence_while_the_supervisor_itself_was_stopped_is_not_the_childrens() -> None:
     world = World()
     up(world)

@@ -57,7 +57,7 @@ def take(world: World, step: Step, expected_loads: list[int]) -> None:
         case "five minutes":
             world.passes(301, step=5)
         case "silence":
-            world.passes(70, beating=False, step=2)
+            world.passes(70, beating=False, step=1)
         case "no more processes":
             world.no_more_processes = True
         case "processes again":
