@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ def job_server_pid(daemon: Daemon) -> int:
     found = [pid for pid in daemon.children if Path(f"/proc/{pid}/cmdline").read_text().startswith(title)]
     assert len(found) == 1, found
     return found[0]
+
+
+def open_files(pid: int) -> set[str]:
+    """What a process has open at about this time."""
+    names = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            names.add(os.readlink(link))
+    return names
 
 
 def run(daemon: Daemon, workload: str) -> None:
@@ -76,6 +86,16 @@ def test_jobs_flow_again_after_the_job_server_was_killed(daemon: Daemon) -> None
         daemon.wait_for("the job server serves again", times=round_number + 1)
         run(daemon, f"after-{pid}")
     assert daemon.stop() == exits.DONE
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_it_stops_while_it_starts_and_leaves_nothing(daemon: Daemon, number: signal.Signals) -> None:
+    daemon.start("--embedded", wait=False)
+    eventually(lambda: daemon.children, what="the job server's process")
+    daemon.signal(number)
+    assert daemon.wait() == exits.DONE
+    assert not daemon.left_behind()
+    assert "Traceback" not in daemon.log
 
 
 def test_no_process_outlives_a_supervisor_that_was_killed(daemon: Daemon) -> None:
@@ -183,7 +203,7 @@ def test_the_job_server_logs_where_the_config_says_and_follows_a_rotation(daemon
     pid = job_server_pid(daemon)
     file.rename(daemon.directory / "old.log")
     daemon.signal(signal.SIGUSR1)
-    eventually(lambda: str(file) in map(os.path.realpath, Path(f"/proc/{pid}/fd").iterdir()))
+    eventually(lambda: str(file) in open_files(pid), what="the new log file in the job server's hands")
     assert daemon.stop() == exits.DONE
 
 

@@ -88,11 +88,13 @@ class EmbeddedJobServer:
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def start(self) -> None:
-        """Start the process and wait until it serves. May be called again after its end.
+        """Start the process and wait until it serves: see `spawn` and `wait_until_it_serves`."""
+        self.spawn()
+        self.wait_until_it_serves()
 
-        Raises ConfigError for a queue file that cannot be used, CannotServe when the process ended otherwise, OSError
-        when there are no more processes to be had."""
-        self._close_pipes()
+    def spawn(self) -> None:
+        """Start the process. May be called again after its end. Raises OSError when there are no more to be had."""
+        self._release()
         descriptors = tuple(listener.fileno() for listener in self._listeners)
         self._process = self._popen(
             [sys.executable, "-m", _MODULE],
@@ -103,9 +105,13 @@ class EmbeddedJobServer:
             env={name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
         )
         start = Start(descriptors, self._options, self._logging, self._verbose)
-        with suppress(BrokenPipeError):  # it has ended already, which is what the next line finds
+        with suppress(BrokenPipeError):  # it has ended already, which wait_until_it_serves finds
             self._process.stdin.write(msgspec.json.encode(start) + b"\n")
             self._process.stdin.flush()
+
+    def wait_until_it_serves(self) -> None:
+        """Block until it does. Raises ConfigError for a queue or log file that cannot be used, CannotServe when the
+        process ended otherwise."""
         answer = self._process.stdout.readline()
         if not answer:
             status = self._process.wait()
@@ -127,18 +133,21 @@ class EmbeddedJobServer:
 
     def stop(self) -> None:
         """End the process, and listen no more. Idempotent."""
-        self._close_pipes()
         if self._process:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
             try:
                 self._process.wait(timeout=STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self.signal(signal.SIGKILL)
-                self._process.wait()
+            self._release()
         for listener in self._listeners:
             listener.close()
 
-    def _close_pipes(self) -> None:
+    def _release(self) -> None:
+        """Wait for the end of the process that is, or was, and close its pipes."""
         if self._process:
+            self._process.wait()
             with suppress(BrokenPipeError):
                 self._process.stdin.close()
             self._process.stdout.close()

@@ -23,7 +23,7 @@ from geard.errors import ConfigError, Problem
 from geard.jobserver.embedded import Start
 from geard.jobserver.server import JobServer
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("geard.jobserver.process")  # it runs as __main__
 
 _STDIN: Final = 0
 _STDOUT: Final = 1

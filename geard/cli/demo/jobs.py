@@ -6,9 +6,9 @@ Rule: a row is changed by the thread that runs its job, and read by the one that
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
-from threading import Thread
 from typing import Any, Final
 
 from geard.client import Client, Data, Event, Status
@@ -123,14 +123,20 @@ def acts() -> Sequence[Sequence[Row]]:
 
 def run_act(client: Client, rows: Sequence[Row], started: Callable[[Row], None], ended: Callable[[Row], None]) -> None:
     """Run the rows at once, each in a thread, all on the one client. Returns at the end of the last."""
+    interrupted = threading.Event()
 
     def run(row: Row) -> None:
         row.run(client)
-        ended(row)
+        if not interrupted.is_set():
+            ended(row)
 
-    threads = [Thread(target=run, args=(row,), daemon=True) for row in rows]
-    for row, thread in zip(rows, threads, strict=True):
-        started(row)
-        thread.start()
-    for thread in threads:
-        thread.join()
+    threads = [threading.Thread(target=run, args=(row,), daemon=True) for row in rows]
+    try:
+        for row, thread in zip(rows, threads, strict=True):
+            started(row)
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        interrupted.set()
+        raise
