@@ -125,7 +125,9 @@ def _grab_job(rules: Rules, peer: Peer, fields: list[bytes], now: float) -> None
 
 def _grab_job_uniq(rules: Rules, peer: Peer, fields: list[bytes], now: float) -> None:
     job = rules.grab(peer, now)
-    rules.send(peer, answers.NO_JOB if job is None else answers.job_assign_uniq(job))
+    if not peer.outbox:
+        rules.unsent.append(peer)
+    peer.outbox.append(answers.NO_JOB if job is None else answers.job_assign_uniq(job))
 
 
 def _grab_job_all(rules: Rules, peer: Peer, fields: list[bytes], now: float) -> None:

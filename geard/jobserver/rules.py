@@ -354,18 +354,17 @@ class Rules:
             self._timed.pop(job, None)
 
     def _end(self, job: Job) -> None:
-        function = job.function
-        if job.state is RUNNING:
+        function, unique, state = job.function, job.unique, job.state
+        if state is RUNNING:
             self._stop(job)
-        queued, job.state = job.state is QUEUED, GONE
+        job.state = GONE
         function.total -= 1
         del self.jobs[job.handle]
-        if job.unique == b"-":
-            if function.by_workload.get(job.workload) is job:
-                del function.by_workload[job.workload]
-        elif job.unique and function.by_unique.get(job.unique) is job:
-            del function.by_unique[job.unique]
-        if queued:
+        if unique:
+            index, key = (function.by_workload, job.workload) if unique == b"-" else (function.by_unique, unique)
+            if index.get(key) is job:
+                del index[key]
+        if state is QUEUED:
             function.forget_queued(job)
         if job.clients:
             for client in job.clients:

@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -42,6 +43,8 @@ LONGEST_WAIT_SECONDS: Final = 1.0  # for a delayed job: the clock may be set mea
 SWEEPS: Final = 4  # in a stall timeout
 STORE_RETRY_SECONDS: Final = 1.0
 SPARE_FILES: Final = 64
+COLLECT_EVERY: Final = 100_000
+"""Objects made before Python looks for cycles: no job is in one, and looking through all of them takes its time."""
 
 
 class JobServer:
@@ -90,7 +93,8 @@ class JobServer:
         return [_name(listener.getsockname()) for listener in self._listeners]
 
     def run(self, *, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Serve until `stop`, TERM or INT. The queue file is closed and whole when this returns."""
+        """Serve until `stop`, TERM or INT, in a process of its own. The queue file is closed and whole when this returns."""
+        gc.set_threshold(COLLECT_EVERY)
         signals = [gevent.signal_handler(signum, self.stop) for signum in (signal.SIGTERM, signal.SIGINT)]
         self.start()
         try:
