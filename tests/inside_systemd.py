@@ -208,6 +208,21 @@ def test_a_config_that_cannot_run_is_not_started_again_and_again(server: JobServ
     assert "greenlets_per_server" in journal()
 
 
+def test_an_instance_runs_its_own_config_beside_the_service(server: JobServerProcess) -> None:
+    shutil.copy(REPOSITORY / "systemd" / "geard@.service", UNIT.with_name("geard@.service"))
+    shutil.copy(CONFIG, CONFIG.with_name("mail.yaml"))
+    systemctl("daemon-reload")
+    assert systemctl("start", "geard@mail") == 0
+    assert server.status("sleep")[2] == 4
+    assert systemctl("reload", "geard@mail") == 0
+    assert systemctl("stop", "geard") == 0
+    lost = run(GEARD, "ps")
+    assert lost.returncode == 69
+    assert "there is /run/geard-mail/geard.sock: name one with --socket" in lost.stderr
+    assert "2 current" in run(GEARD, "ps", "--socket", "/run/geard-mail/geard.sock").stdout
+    assert systemctl("stop", "geard@mail") == 0
+
+
 def test_geard_ps_as_root_finds_the_service_without_being_told() -> None:
     shown = run(GEARD, "ps")
     assert shown.returncode == 0, shown.stderr

@@ -26,7 +26,7 @@ PRIVATE_SYSTEMD = REPOSITORY.parent / "shared" / "systemd" / "run-under-systemd.
 UNITS = {
     "geard.service": render(Config(), "/etc/geard/geard.yaml", "/opt/geard/bin/geard"),
     "geard@.service": render(
-        Config(), "/etc/geard/%i.yaml", "/opt/geard/bin/geard", name="geard/%i", about=" (%i)"
+        Config(), "/etc/geard/%i.yaml", "/opt/geard/bin/geard", name="geard-%i", about=" (%i)"
     ),
 }  # fmt: skip
 
@@ -53,14 +53,15 @@ def test_systemd_understands_every_line_and_finds_little_exposed(name: str, tmp_
 def test_geard_unit_names_this_installation_and_the_configs_own_settings(tmp_path: Path) -> None:
     config = tmp_path / "geard.yaml"
     config.write_text(
-        "capabilities: {reverse: geard.examples.reverse}\nshutdown_timeout: 2m\ncontrol_socket: /run/mine.sock\n"
+        "capabilities: {reverse: geard.examples.reverse}\nshutdown_timeout: 2m\ncontrol_socket: /srv/mine/geard.sock\n"
     )
     command = [sys.executable, "-m", "geard", "unit", "-c", str(config), "--user", "images"]
     unit = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert f"{Path(sys.executable).parent}" in unit
     assert f"run -c {config}" in unit
-    assert "reload --socket /run/mine.sock" in unit
+    assert "reload --socket /srv/mine/geard.sock" in unit
     assert "TimeoutStopSec=125" in unit
+    assert "ReadWritePaths=/srv/mine\n" in unit
     assert "User=images" in unit
     assert "DynamicUser" not in unit
 

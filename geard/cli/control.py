@@ -23,7 +23,7 @@ from geard.supervisor import answers
 from geard.supervisor.answers import Answer, Overview, ProcessView, Request
 
 LISTED_JOBS: Final = 20
-INSTANCE_SOCKETS: Final = "/run/geard/*/geard.sock"
+INSTANCE_SOCKETS: Final = "/run/geard-*/geard.sock"
 """Where the instances of geard@.service have theirs."""
 
 

@@ -53,7 +53,7 @@ StateDirectory=$runtime_directory
 LogsDirectory=$runtime_directory
 WorkingDirectory=%S/$runtime_directory
 UMask=0027
-LimitNOFILE=65536
+${writable}LimitNOFILE=65536
 OOMPolicy=continue
 # Where capabilities find their settings: NAME=value lines, which the config sees as $${NAME}.
 EnvironmentFile=-$environment_file
@@ -134,6 +134,8 @@ def render(
     config: Config, file: str, geard: str, *, user: str | None = None, name: str = "geard", about: str = ""
 ) -> str:
     """The text of the unit. `name` is that of its directories under /run, /var/lib and /var/log. Pure."""
+    elsewhere = {os.path.dirname(path) for path in (config.control_socket, config.logging.file) if path}
+    elsewhere -= {f"/run/{name}", f"/var/lib/{name}", f"/var/log/{name}"}
     in_home = any(path.startswith(("/home/", "/root/")) for path in (file, geard, *config.python_path))
     return TEMPLATE.substitute(
         about=about,
@@ -142,7 +144,8 @@ def render(
         socket=config.control_socket or f"%t/{name}/geard.sock",
         stop_seconds=round(config.shutdown_timeout_seconds) + STOP_MARGIN_SECONDS,
         runtime_directory=name,
-        environment_file=f"/etc/default/{name.replace('/', '-')}",
+        environment_file=f"/etc/default/{name}",
+        writable=f"ReadWritePaths={' '.join(sorted(elsewhere))}\n" if elsewhere else "",
         user=f"User={user}" if user else "DynamicUser=yes",
         protect_home="read-only" if in_home else "yes",
     )
