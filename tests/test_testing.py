@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from geard import InvalidRequest, InvalidResult, Job, JobException, JobFailed
+from geard import Client, InvalidRequest, InvalidResult, Job, JobException, JobFailed, WorkerPool
 from geard.errors import CapabilityError
 from geard.protocol import Command, request
 from geard.testing import EmbeddedJobServer, Gearmand, call
-from tests.support.servers import GEARMAND, need
+from tests.support.servers import GEARMAND, JobServerProcess, need
+from tests.support.waiting import DEADLINE_SECONDS
 
 pytest_plugins = ["pytester"]
 
@@ -172,6 +175,14 @@ def test_users_tests_run_on_the_job_server_they_ask_for(pytester: pytest.Pyteste
     result.assert_outcomes(passed=3)
 
 
+def test_the_fixtures_use_a_job_server_fixture_of_the_projects_own(
+    job_server: JobServerProcess, geard_worker: Callable[..., WorkerPool], geard_client: Client
+) -> None:
+    geard_worker({"reverse": "geard.examples.reverse"})
+    assert geard_client.run("reverse", "hello", timeout=DEADLINE_SECONDS) == "olleh"
+    assert job_server.status("reverse") == (0, 0, 1)
+
+
 def test_a_bad_capability_fails_its_test_with_the_reason(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
@@ -212,3 +223,15 @@ def test_no_process_is_left_of_a_job_server_for_tests(kind: type[EmbeddedJobServ
         assert Path(f"/proc/{pid}").exists()
     assert server.pid is None
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_job_server_is_stopped_and_not_killed_though_a_fork_of_the_tests_goes_on() -> None:
+    server = EmbeddedJobServer()
+    with server:
+        fork = os.fork()
+        if fork == 0:
+            signal.pause()
+            os._exit(0)
+    os.kill(fork, signal.SIGKILL)
+    os.waitpid(fork, 0)
+    assert server.wait() == 0

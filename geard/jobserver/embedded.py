@@ -134,8 +134,7 @@ class EmbeddedJobServer:
     def stop(self) -> None:
         """End the process, and listen no more. Idempotent."""
         if self._process:
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
+            self.signal(signal.SIGTERM)  # the end of its stdin may not come: who forks this process has that pipe too
             try:
                 self._process.wait(timeout=STOP_SECONDS)
             except subprocess.TimeoutExpired:
