@@ -213,6 +213,8 @@ class Channel:
         session.flush()
         try:
             self._hear(session)
+        except ProtocolError as error:  # the decoder does not know to whom it listens
+            session.lose(ProtocolError(f"{self.server}: {error}"))
         except ConnectionLost as error:
             session.lose(error)
         if session.lost:
@@ -229,7 +231,7 @@ class Channel:
                 command, fields = packet
                 if command is Command.JOB_ASSIGN_UNIQ:
                     if jobs + no_jobs >= session.owed:
-                        raise ProtocolError(f"{self.server} assigned a job that nobody asked for: {fields[0]!r}")
+                        raise ProtocolError(f"assigned a job that nobody asked for: {fields[0]!r}")
                     jobs += 1
                     handle, function, unique, workload = fields
                     capability = capabilities.get(function)
@@ -241,7 +243,7 @@ class Channel:
                     assigned.append(job)
                 elif command is Command.NO_JOB:
                     if jobs + no_jobs >= session.owed:
-                        raise ProtocolError(f"{self.server} sent a NO_JOB that nobody asked for")
+                        raise ProtocolError("sent a NO_JOB that nobody asked for")
                     no_jobs += 1
                 elif command is Command.NOOP:
                     noop = True
@@ -267,8 +269,8 @@ class Channel:
             if code == "JOB_NOT_FOUND":
                 log.warning("%s no longer knows a job that we answered; another worker has it", self.server)
                 return False
-            raise ProtocolError(f"{self.server} answered {code}: {text}")
-        raise ProtocolError(f"{self.server} sent {packet.command.name}, which nobody asked for")
+            raise ProtocolError(f"answered {code}: {text}")
+        raise ProtocolError(f"sent {packet.command.name}, which nobody asked for")
 
     def _refuse(self, session: Session, handle: bytes, function: bytes) -> None:
         log.error(
@@ -378,12 +380,15 @@ class Channel:
         if session:
             session.lose(ConnectionLost(f"hung up on {self.server}"))
             session.connection.close()
-        self.drained.set()
-        self._wake_writer()
+        self._over_and_done()
         return abandoned
 
     def _end(self) -> None:
         if self._session:
             self._session.connection.close()
+        self._over_and_done()
+
+    def _over_and_done(self) -> None:
+        self.tried.set()  # or the process would wait for a connection that nobody wants any more
         self.drained.set()
         self._wake_writer()
