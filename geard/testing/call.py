@@ -15,6 +15,7 @@ from geard.client.codec import Codec, codec_for
 from geard.client.reply import Submission
 from geard.client.task import Status, number, result_of
 from geard.config import Capability
+from geard.errors import GeardError
 from geard.protocol import REQUEST, Command, Decoder, Packet
 from geard.worker.capability import bind
 from geard.worker.job import Job
@@ -64,7 +65,11 @@ class Outcome:
 
         Raises what Client.run would: JobException with the text of what the capability raised, JobFailed if it failed
         without a word, InvalidResult if this is no text or JSON in the encoding."""
-        return result_of(self._submission, self._function, self._codec)
+        __tracebackhide__ = True  # pytest then points at the line of the test
+        try:
+            return result_of(self._submission, self._function, self._codec)
+        except GeardError as error:
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error, without our own frames
 
     def _sent(self, command: Command) -> list[Packet]:
         return [packet for packet in self.packets if packet.command is command]
