@@ -380,15 +380,15 @@ class Channel:
         if session:
             session.lose(ConnectionLost(f"hung up on {self.server}"))
             session.connection.close()
-        self._over_and_done()
+        self._retire()
         return abandoned
 
     def _end(self) -> None:
         if self._session:
             self._session.connection.close()
-        self._over_and_done()
+        self._retire()
 
-    def _over_and_done(self) -> None:
+    def _retire(self) -> None:
         self.tried.set()  # or the process would wait for a connection that nobody wants any more
         self.drained.set()
         self._wake_writer()

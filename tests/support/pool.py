@@ -7,6 +7,7 @@ Both have the same verbs, so that one test body serves both.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import subprocess
@@ -138,12 +139,16 @@ class PoolInProcess:
             self.hear(Ready)
 
     def _listen(self) -> None:
-        with self._ours.makefile("rb") as lines:
+        with self._ours.makefile("rb") as lines, contextlib.suppress(ConnectionError):  # when it is killed
             for line in lines:
                 self.said.append(messages.load_from_child(line))
 
     def tell(self, message: messages.ToChild) -> None:
         self._ours.sendall(messages.dump(message))
+
+    def hang_up(self) -> None:
+        """End as a supervisor that was killed does."""
+        self._ours.shutdown(socket.SHUT_RDWR)
 
     def hear(self, kind: type[T], after: int = 0) -> T:
         """The last message of this kind that came after the first `after`; waits for one."""
