@@ -258,6 +258,19 @@ def test_it_serves_the_socket_that_systemd_opened() -> None:
         assert process.wait(30) == exits.DONE
 
 
+def test_systemd_understands_every_line_of_the_units_and_finds_little_exposed(tmp_path: Path) -> None:
+    need("systemd-analyze")
+    units = [tmp_path / "geard-jobserver.service", tmp_path / "geard-jobserver.socket"]
+    for unit in units:
+        text = (Path(__file__).parents[1] / "systemd" / unit.name).read_text()
+        unit.write_text(text.replace("/opt/geard/bin/geard", "/bin/true"))
+    verified = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", units[0]]
+    exposed = subprocess.run(command, capture_output=True, text=True)
+    assert exposed.returncode == 0, exposed.stdout[-300:]
+
+
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ca.pem and, signed by it for 127.0.0.1, peer.pem and peer.key."""

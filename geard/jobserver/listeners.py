@@ -8,6 +8,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from geard.config import JobServer
@@ -83,10 +84,11 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
 
 def allow_files(wanted: int) -> None:
     """Raise this process's limit of open files to `wanted`, as far as it may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft not in (resource.RLIM_INFINITY,) and soft < limit:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    with suppress(OSError):  # not allowed here: the connections over the limit wait, and the log says so
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft != resource.RLIM_INFINITY and soft < limit:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _bound(family: socket.AddressFamily, place: tuple[Any, ...]) -> socket.socket:

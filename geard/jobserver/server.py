@@ -93,7 +93,7 @@ class JobServer:
         return [_name(listener.getsockname()) for listener in self._listeners]
 
     def run(self, *, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Serve until `stop`, TERM or INT, in a process of its own. The queue file is closed and whole when this returns."""
+        """Serve until `stop`, TERM or INT, in a process of its own. The queue file is whole when this returns."""
         gc.set_threshold(COLLECT_EVERY)
         signals = [gevent.signal_handler(signum, self.stop) for signum in (signal.SIGTERM, signal.SIGINT)]
         self.start()
