@@ -65,7 +65,10 @@ class Exchange:
         self.lost: ConnectionLost | None = None
         self._connection = connection
         self._decoder = Decoder(RESPONSE, max_packet_bytes=max_packet_bytes)
-        self._packets: deque[Packet] = deque()  # read, not yet delivered
+        # What was read waits in one of these, and an interrupted leader's successor goes on from there.
+        self._chunks: list[bytes] = []
+        self._undecoded = False  # whether the decoder holds a chunk that it was not asked about
+        self._packets: deque[Packet] = deque()
         self._outbox: list[tuple[Reply, bytes]] = []  # posted, not yet sent
         self._owed: deque[Reply] = deque()  # sent, not yet answered
         self._running: dict[bytes, tuple[Submission, ...]] = {}  # by handle; who gets the next copy stands first
@@ -129,8 +132,10 @@ class Exchange:
                     self._follow(reply.bell, happened, left)
             return True
         finally:
-            if leader.get(LEADER) is token:
+            # At once:
+            if LEADER in leader and leader[LEADER] is token:
                 del leader[LEADER]
+            # An interrupt from here on costs the others a moment: they look for themselves.
             if self._followers or self.lost is not None:
                 self._hand_on()
 
@@ -163,13 +168,20 @@ class Exchange:
         """Read once and deliver it; `lost` is set when the connection has failed."""
         bells: list[Bell] = []
         try:
-            if not self._packets:
-                chunk = self._connection.receive(timeout_seconds)
-                if chunk is None:
-                    return
-                self._decoder.feed(chunk)
+            if not (self._packets or self._undecoded):
+                if not self._chunks:
+                    chunk = self._connection.receive(timeout_seconds)
+                    if chunk is None:
+                        return
+                    self._chunks += (chunk,)  # at once with the receive
+                self._decoder.feed(self._chunks[0])
+                # At once:
+                del self._chunks[0]
+                self._undecoded = True
             try:
-                self._packets.extend(self._decoder)
+                if self._undecoded:
+                    self._packets.extend(self._decoder)
+                    self._undecoded = False
             finally:
                 self._deliver(bells)
         except ProtocolError as error:
@@ -192,10 +204,11 @@ class Exchange:
                 reply = owed[0]
                 if command is ERROR:
                     error = server_error(fields)
+                    submission = reply if isinstance(reply, Submission) else None
                     # At once:
                     reply.error = error
-                    if type(reply) is Submission and reply.finished is not None:
-                        reply.finished += (reply,)
+                    if submission is not None and submission.finished is not None:
+                        submission.finished += (submission,)
                     del owed[0], packets[0]
                 elif type(reply) is Submission:
                     mates = running.get(fields[0], ())
@@ -248,7 +261,10 @@ class Exchange:
                 with contextlib.suppress(queue.Empty):
                     wakeup.get(timeout=RECHECK_SECONDS if left is None else min(left, RECHECK_SECONDS))
         finally:
-            self._followers.pop(wakeup, None)
+            # At once:
+            if wakeup in self._followers:
+                del self._followers[wakeup]
+            # An interrupt here leaves a wakeup in the bell that nobody waits for.
             if wakeup in bell:
                 bell.remove(wakeup)
 

@@ -68,9 +68,10 @@ class Decoder:
 
     def feed(self, data: bytes) -> None:
         """Take what was received; iterate to get the packets that it completes."""
-        if data:
-            self._chunks.append(data)
-            self._held += len(data)
+        size = len(data)
+        if size:
+            self._chunks += (data,)  # and no call between the two, where a signal could strike
+            self._held += size
 
     def take_line(self) -> bytes | None:
         """The admin command that stands at the front, without its newline; None if none does, or not all of it.
@@ -117,8 +118,9 @@ class Decoder:
                 fields = data[body:stop].split(b"\0", count - 1) if count else []
                 if len(fields) != count or (size and not count):
                     raise ProtocolError(f"{command.name} takes {count} fields, got {data[body:stop][:100]!r}")
-                position = stop
-                yield _packet(Packet, (command, fields))
+                packet = _packet(Packet, (command, fields))
+                position = stop  # no call between this and the yield: a signal would lose the packet
+                yield packet
             else:
                 needed = HEADER_BYTES if position < end else 1
                 if not magic.startswith(data[position : position + 4]):
@@ -128,4 +130,5 @@ class Decoder:
         finally:
             rest = data[position:]
             self._chunks = [rest] if rest else []
-            self._held, self._needed = len(rest), needed
+            self._needed = needed
+            self._held = len(rest)  # last: a signal may strike here, and too much is harmless
