@@ -239,10 +239,10 @@ def test_a_pool_is_a_context_manager_and_start_returns_what_stops_it(server: Job
     with WorkerPool(config) as pool, Caller(server.address) as caller:
         assert caller.run("of a program", "ab") == (COMPLETE, b"abab")
         assert repr(pool) == "<WorkerPool 0/5 running, 1 channels>"
-    assert server.status("of a program")[2] == 0
+    eventually(lambda: server.status("of a program")[2] == 0)
     stop = WorkerPool(config).start()
     with Caller(server.address) as caller:
         assert caller.run("of a program", "ab") == (COMPLETE, b"abab")
     stop()
     stop()
-    assert server.status("of a program")[2] == 0
+    eventually(lambda: server.status("of a program")[2] == 0)
