@@ -66,15 +66,16 @@ def test_added_and_removed_job_servers_take_effect(gearmand: JobServerProcess) -
 def test_long_jobs_drain_over_several_generations_while_the_new_one_works(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand) as daemon:
         daemon.start()
-        submit(gearmand, "sleep", "first 2")
-        eventually(lambda: gearmand.status("sleep")[1] == 1)
+        submit(gearmand, "hold", "first 0")
+        eventually(lambda: gearmand.status("hold")[1] == 1)
         assert daemon.reload().returncode == 0
-        submit(gearmand, "sleep", "second 1.5")
-        eventually(lambda: gearmand.status("sleep")[1] == 2)
+        submit(gearmand, "hold", "second 0")
+        eventually(lambda: gearmand.status("hold")[1] == 2)
         assert daemon.reload().returncode == 0
         assert [generation.state for generation in daemon.overview.generations] == ["draining", "draining", "current"]
         submit(gearmand, "count", "now")
         eventually(lambda: daemon.runs["now"])
+        daemon.release()
         eventually(lambda: len(daemon.overview.generations) == 1)
         assert daemon.runs == Counter(["first", "second", "now"])
 
@@ -82,10 +83,11 @@ def test_long_jobs_drain_over_several_generations_while_the_new_one_works(gearma
 def test_drain_timeout_hands_back_what_an_old_generation_has_not_finished(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand, drain_timeout="100ms") as daemon:
         daemon.start()
-        submit(gearmand, "sleep", "job 1")
-        eventually(lambda: gearmand.status("sleep")[1])
+        submit(gearmand, "hold", "job 0")
+        eventually(lambda: gearmand.status("hold")[1])
         assert daemon.reload().returncode == 0
-        daemon.wait_for("left 1 jobs to other workers")
+        daemon.wait_for("left 1 job to other workers")
+        daemon.release()
         eventually(lambda: daemon.runs == Counter(["job"]), what="its run by the new generation")
 
 
@@ -158,12 +160,14 @@ def test_a_hundred_hups_in_a_second_are_at_most_a_few_reloads(gearmand: JobServe
 def test_term_in_the_middle_of_a_reload_stops_all_generations(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand) as daemon:
         daemon.start()
-        submit(gearmand, "sleep", "job 1")
-        eventually(lambda: gearmand.status("sleep")[1])
+        submit(gearmand, "hold", "job 0")
+        eventually(lambda: gearmand.status("hold")[1])
         (daemon.directory / "caps.py").write_text(CAPABILITIES + "\ntime.sleep(20)\n")
         daemon.signal(signal.SIGHUP)
         eventually(lambda: len(daemon.children) == 2)
-        assert daemon.stop() == exits.DONE
+        daemon.signal(signal.SIGTERM)
+        daemon.release()
+        assert daemon.wait() == exits.DONE
         assert daemon.runs == Counter(["job"])
         assert not daemon.left_behind()
 
@@ -181,11 +185,12 @@ def test_a_new_process_that_dies_on_import_is_a_refused_reload(gearmand: JobServ
 def test_a_reload_during_a_stop_is_refused(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand) as daemon:
         daemon.start()
-        submit(gearmand, "sleep", "job 1")
-        eventually(lambda: gearmand.status("sleep")[1])
+        submit(gearmand, "hold", "job 0")
+        eventually(lambda: gearmand.status("hold")[1])
         daemon.signal(signal.SIGTERM)
         daemon.wait_for("draining: 1 jobs in flight")
         refused = daemon.reload()
+        daemon.release()
         assert refused.returncode == exits.FAILED
         assert "stopping" in refused.stderr
         assert daemon.wait() == exits.DONE

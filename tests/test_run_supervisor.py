@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -27,12 +28,15 @@ def test_five_hundred_jobs_in_flight_all_finish_after_term_and_none_is_handed_ba
     names = [f"job-{n}" for n in range(500)]
     with Daemon(gearmand, processes=2, greenlets_per_server=250) as daemon:
         daemon.start()
-        submit(gearmand, "sleep", *(f"{name} {0.5 + 1.5 * n / 500:.3f}" for n, name in enumerate(names)))
-        eventually(lambda: gearmand.status("sleep")[1] == 500, what="500 jobs running")
-        submit(gearmand, "sleep", "later 0")
-        assert daemon.stop() == exits.DONE
+        submit(gearmand, "hold", *(f"{name} {1.5 * n / 500:.3f}" for n, name in enumerate(names)))
+        eventually(lambda: gearmand.status("hold")[1] == 500, what="500 jobs running")
+        submit(gearmand, "hold", "later 0")
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_for("draining: 250 jobs in flight", 2)
+        daemon.release()
+        assert daemon.wait() == exits.DONE
         assert daemon.runs == Counter(names)
-        assert gearmand.status("sleep") == (1, 0, 0), "the job that nobody had taken waits for another worker"
+        assert gearmand.status("hold") == (1, 0, 0), "the job that nobody had taken waits for another worker"
         assert "500 of 500 jobs in flight finished" in daemon.log
 
 
@@ -56,15 +60,18 @@ def test_a_second_signal_hands_the_jobs_back_at_once(gearmand: JobServerProcess,
         daemon.signal(second)
         assert daemon.wait() == exits.FAILED
         assert gearmand.status("sleep") == (1, 0, 0)
-        assert "left 1 jobs to other workers: sleep H:" in daemon.log
+        assert "left 1 job to other workers: sleep H:" in daemon.log
 
 
 def test_after_shutdown_timeout_the_rest_is_handed_back_and_named(gearmand: JobServerProcess) -> None:
-    with Daemon(gearmand, shutdown_timeout="500ms") as daemon:
+    with Daemon(gearmand, shutdown_timeout="1s") as daemon:
         daemon.start()
-        submit(gearmand, "sleep", "short 0.2", "long 60")
-        eventually(lambda: gearmand.status("sleep")[1] == 2)
-        assert daemon.stop() == exits.FAILED
+        submit(gearmand, "hold", "short 0")
+        submit(gearmand, "sleep", "long 60")
+        eventually(lambda: gearmand.status("hold")[1] + gearmand.status("sleep")[1] == 2)
+        daemon.signal(signal.SIGTERM)
+        daemon.release()
+        assert daemon.wait() == exits.FAILED
         assert daemon.runs == Counter(["short"])
         assert gearmand.status("sleep") == (1, 0, 0)
         assert "1 of 2 jobs in flight finished, 1 left to other workers" in daemon.log
@@ -73,10 +80,12 @@ def test_after_shutdown_timeout_the_rest_is_handed_back_and_named(gearmand: JobS
 def test_a_terminals_interrupt_reaches_the_supervisor_alone(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand) as daemon:
         daemon.start(start_new_session=True)
-        submit(gearmand, "sleep", "job 1")
-        eventually(lambda: gearmand.status("sleep")[1])
+        submit(gearmand, "hold", "job 0")
+        eventually(lambda: gearmand.status("hold")[1])
         assert daemon.process
         os.killpg(daemon.process.pid, signal.SIGINT)
+        daemon.wait_for("SIGINT: drain")
+        daemon.release()
         assert daemon.wait() == exits.DONE
         assert daemon.runs == Counter(["job"])
 
@@ -84,23 +93,27 @@ def test_a_terminals_interrupt_reaches_the_supervisor_alone(gearmand: JobServerP
 def test_worker_processes_finish_their_jobs_and_go_when_the_supervisor_is_killed(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand, processes=2) as daemon:
         daemon.start()
-        submit(gearmand, "sleep", "a 1", "b 1")
-        eventually(lambda: gearmand.status("sleep")[1] == 2)
+        submit(gearmand, "hold", "a 0", "b 0")
+        eventually(lambda: gearmand.status("hold")[1] == 2)
         daemon.signal(signal.SIGKILL)
         daemon.wait()
+        daemon.wait_for("the supervisor is gone: draining", 2)
+        daemon.release()
         eventually(lambda: not daemon.left_behind(), what="the end of the worker processes")
         assert daemon.runs == Counter(["a", "b"])
-        assert gearmand.status("sleep") == (0, 0, 0)
+        assert gearmand.status("hold") == (0, 0, 0)
 
 
 def test_geard_stop_waits_for_the_jobs_and_says_how_it_went(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand) as daemon:
         daemon.start()
-        submit(gearmand, "sleep", "job 0.5")
-        eventually(lambda: gearmand.status("sleep")[1])
-        done = daemon.geard("stop")
-        assert done.returncode == exits.DONE
-        assert "1 of 1 jobs in flight finished" in done.stderr
+        submit(gearmand, "hold", "job 0")
+        eventually(lambda: gearmand.status("hold")[1])
+        with subprocess.Popen(daemon.command("stop"), stderr=subprocess.PIPE) as stop:
+            daemon.wait_for("draining: 1 jobs in flight")
+            daemon.release()
+            assert "1 of 1 jobs in flight finished" in stop.communicate(timeout=30)[1].decode()
+        assert stop.returncode == exits.DONE
         assert daemon.wait() == exits.DONE
         gone = daemon.geard("stop")
         assert gone.returncode == exits.UNAVAILABLE
@@ -172,11 +185,12 @@ def test_a_killed_worker_process_loses_no_job_and_only_its_own_run_twice(gearman
 def test_the_log_names_the_jobs_of_a_killed_process(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand) as daemon:
         daemon.start()
-        submit(gearmand, "sleep", "job 1.5")
+        submit(gearmand, "hold", "job 0")
         eventually(lambda: any(process.jobs for process in daemon.processes))
         os.kill(daemon.processes[0].pid, signal.SIGKILL)
-        daemon.wait_for("left 1 jobs to other workers")
-        assert "sleep H:" in daemon.log
+        daemon.wait_for("left 1 job to other workers")
+        assert ": hold H:" in daemon.log
+        daemon.release()
         eventually(lambda: daemon.runs == Counter(["job"]), what="its second run")
 
 
@@ -255,11 +269,12 @@ def test_usr1_reopens_a_rotated_log_in_every_process(gearmand: JobServerProcess)
 def test_usr2_logs_every_running_job_with_its_stack(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand) as daemon:
         daemon.start()
-        submit(gearmand, "sleep", "here 2")
-        eventually(lambda: gearmand.status("sleep")[1])
+        submit(gearmand, "hold", "here 0")
+        eventually(lambda: gearmand.status("hold")[1])
         daemon.signal(signal.SIGUSR2)
         daemon.wait_for("1 busy greenlets")
-        daemon.wait_for("time.sleep(float(seconds))")
+        daemon.wait_for("time.sleep(0.05)")
+        daemon.release()
         assert "here running for" in daemon.log, "function, handle and unique"
 
 
@@ -277,18 +292,19 @@ def test_a_full_disk_for_the_log_stops_no_job(gearmand: JobServerProcess) -> Non
 
 def test_ps_shows_processes_and_the_jobs_they_run(gearmand: JobServerProcess) -> None:
     with Daemon(
-        gearmand, capabilities={"sleep": "caps.sleep", "count": {"function": "caps.count", "processes": 2}}
+        gearmand, capabilities={"hold": "caps.hold", "count": {"function": "caps.count", "processes": 2}}
     ) as daemon:
         daemon.start()
-        submit(gearmand, "sleep", "job 2")
-        eventually(lambda: gearmand.status("sleep")[1])
+        submit(gearmand, "hold", "job 0")
+        eventually(lambda: gearmand.status("hold")[1])
         shown = daemon.geard("ps").stdout
         assert shown.count("1 current") == 3
         assert shown.count(" count ") == 2
-        assert "sleep     H:" in shown
+        assert "hold      H:" in shown
         overview = msgspec.json.decode(daemon.geard("ps", "--json").stdout, type=Overview)
         jobs = [job for process in overview.generations[0].processes for job in process.jobs]
-        assert [job.function for job in jobs] == ["sleep"]
+        assert [job.function for job in jobs] == ["hold"]
+        daemon.release()
         assert {process.pid for process in overview.generations[0].processes} == set(daemon.children)
 
 
@@ -330,10 +346,11 @@ def test_rubbish_on_the_control_socket_is_answered_and_harms_nothing(gearmand: J
 def test_foreground_results_come_back_while_processes_are_replaced(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand, processes=2) as daemon, Peer.connect(gearmand.address) as client:
         daemon.start()
-        client.send(Command.SUBMIT_JOB, b"sleep", b"", b"held 1")
+        client.send(Command.SUBMIT_JOB, b"hold", b"", b"held 0")
         client.expect(Command.JOB_CREATED)
-        eventually(lambda: gearmand.status("sleep")[1])
+        eventually(lambda: gearmand.status("hold")[1])
         assert daemon.reload().returncode == 0
+        daemon.release()
         assert client.expect(Command.WORK_COMPLETE).fields[1] == b"held"
 
 

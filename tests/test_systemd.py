@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -137,11 +138,14 @@ def test_systemd_hears_of_start_reload_refusal_and_stop(gearmand: JobServerProce
         assert daemon.reload().returncode == exits.CONFIG
         manager.hears("READY=1", 3)
         assert any("reload refused" in each and "procesess" in each for each in manager.heard)
-        submit(gearmand, "sleep", "job 1.5")
-        eventually(lambda: gearmand.status("sleep")[1])
-        assert daemon.stop() == exits.DONE
-        assert "STOPPING=1" in manager.heard
-        manager.hears("EXTEND_TIMEOUT_USEC=")
+        submit(gearmand, "hold", "job 0")
+        eventually(lambda: gearmand.status("hold")[1])
+        daemon.signal(signal.SIGTERM)
+        manager.hears("STOPPING=1")
+        before = len(manager.heard)
+        eventually(lambda: any(each.startswith("EXTEND_TIMEOUT_USEC=") for each in manager.heard[before:]))
+        daemon.release()
+        assert daemon.wait() == exits.DONE
 
 
 def test_systemd_hears_why_a_start_failed(manager: Manager) -> None:

@@ -18,7 +18,7 @@ from geard.config import Capability, Config, default_path, examine_config, forma
 from geard.errors import Problem
 from geard.worker.findings import IMPORT_TIMEOUT_SECONDS, Findings, Served
 
-COMMAND: Final = (sys.executable, "-m", "gevent.monkey", "--module", "geard.worker.check")
+COMMAND: Final = (sys.executable, "-P", "-m", "gevent.monkey", "--module", "geard.worker.check")
 HEADER: Final[tuple[str, ...]] = (
     "CAPABILITY",
     "FUNCTION",

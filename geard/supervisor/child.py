@@ -27,7 +27,7 @@ from geard.messages import (
     ToChild,
 )
 from geard.supervisor.answers import ProcessView
-from geard.supervisor.decisions import ProcessGroup, how_it_ended, name_jobs
+from geard.supervisor.decisions import ProcessGroup, count_jobs, how_it_ended, name_jobs
 
 KILL_GRACE_SECONDS: Final = 2.0
 """What a process gets beyond the deadline of its drain: to close its connections and say what it abandoned."""
@@ -176,8 +176,8 @@ class Child:
             log.log(level, "%s %s after %.0f s", self, how_it_ended(status), now - self.started_at)
         if abandoned:
             known = "" if self.drained else f", as known {max(now - self.jobs_at, 0):.1f} s before"
-            text = name_jobs(abandoned, self.abandoned_count)
-            log.warning("%s left %d jobs to other workers%s: %s", self, self.abandoned_count, known, text)
+            count, text = count_jobs(self.abandoned_count), name_jobs(abandoned, self.abandoned_count)
+            log.warning("%s left %s to other workers%s: %s", self, count, known, text)
 
     @property
     def abandoned(self) -> tuple[RunningJob, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
 import gevent
@@ -45,17 +45,19 @@ class Daemon:
         verbose: bool = False,
         watch: bool = False,
         read: Callable[[str], Source] = read_config,
+        beside: AbstractContextManager[object] | None = None,
         command: Callable[[int], Sequence[str]] = worker_command,
     ) -> None:
-        """`read` reads the config again for a reload. Raises ConfigError when the log file or the control socket cannot
-        be used."""
+        """`read` reads the config again for a reload; `beside` is entered before the first worker process starts, and
+        left after the last has ended. Raises ConfigError when the log file or the control socket cannot be used."""
         self._source = source
         self._read = read
+        self._beside = beside or nullcontext()
         self._verbose = verbose
         self._command = command
         self._events: SimpleQueue[Event] = SimpleQueue()
-        _configure_log(source.config, verbose)
         self._watcher = _watcher(source, self._events.put) if watch else None
+        _configure_log(source.config, verbose)
         self._control = _control_server(source.config, self._events.put)
         self._supervisor = Supervisor(
             source,
@@ -71,9 +73,21 @@ class Daemon:
         return self._supervisor.start_problems
 
     def run(self) -> int:
-        """Run until the last worker process is gone; the exit code."""
+        """Run until the last worker process is gone; the exit code. Raises what entering `beside` raises."""
         log.info("geard %s, pid %d, config %s", __version__, os.getpid(), self._source.file)
         handlers = [gevent.signal_handler(number, self._events.put, Signalled(number)) for number in SIGNALS]
+        try:
+            with self._beside:
+                return self._supervise()
+        finally:
+            for handler in handlers:
+                handler.cancel()
+            if self._watcher:
+                self._watcher.close()
+            if self._control:
+                self._control.close()
+
+    def _supervise(self) -> int:
         try:
             self._supervisor.start()
             while self._supervisor.exit_code is None:
@@ -84,13 +98,6 @@ class Daemon:
         except Exception:
             log.critical("a bug in geard; the worker processes drain by themselves", exc_info=True)
             return exits.SOFTWARE
-        finally:
-            for handler in handlers:
-                handler.cancel()
-            if self._watcher:
-                self._watcher.close()
-            if self._control:
-                self._control.close()
 
     def _spawn(self, child: Child) -> None:
         def heard(message: FromChild) -> None:

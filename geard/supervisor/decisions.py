@@ -98,6 +98,11 @@ def how_it_ended(status: int) -> str:
         return f"was killed by signal {-status}"
 
 
+def count_jobs(count: int) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{count} job{'' if count == 1 else 's'}"
+
+
 def name_jobs(jobs: Sequence[RunningJob], total: int) -> str:
     """The jobs for a log line: `reverse H:host:7 (0.4 s), …`; `total` may be more than are listed."""
     named = [f"{job.function} {job.handle} ({job.seconds:.1f} s)" for job in jobs[:NAMED_JOBS]]

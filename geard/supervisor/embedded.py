@@ -97,6 +97,7 @@ class Embedded:
             told_to_stop.append(number)
             self._server.signal(signal.SIGKILL)  # it has acknowledged no job yet
 
+        # Beside the daemon's own handlers, whose turn to stop things comes once the first worker process has started.
         handlers = [gevent.signal_handler(number, give_up, number) for number in STOPS]
         try:
             self._server.spawn()

@@ -33,8 +33,10 @@ log = logging.getLogger(__name__)
 
 
 def worker_command(descriptor: int) -> list[str]:
-    """How to start a worker process that talks over this inherited descriptor."""
-    return [sys.executable, "-m", "gevent.monkey", "--module", WORKER_MODULE, str(descriptor)]
+    """How to start a worker process that talks over this inherited descriptor.
+
+    -P: a file in the current directory, which may be called logging.py, must not stand in for Python's own."""
+    return [sys.executable, "-P", "-m", "gevent.monkey", "--module", WORKER_MODULE, str(descriptor)]
 
 
 class WorkerProcess:

@@ -6,9 +6,11 @@ import os
 from collections.abc import Sequence
 
 from geard import __version__
+from geard.config.model import Config
 from geard.errors import Problem
 from geard.supervisor.answers import Overview
 from geard.supervisor.child import Child, Phase
+from geard.supervisor.decisions import count_jobs
 from geard.supervisor.fleet import Fleet
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -30,7 +32,7 @@ def status_line(fleet: Fleet, state: str, refusal: str) -> str:
         f"{state}: generation {fleet.number}",
         processes(len(serving)) + (f" and {draining} draining" if draining else ""),
         _servers(serving),
-        f"{sum(child.running for child in children)} jobs running",
+        f"{count_jobs(sum(child.running for child in children))} running",
         f"{done} done",
         f"{failed} failed",
     ]
@@ -54,6 +56,12 @@ def overview(
         last_refusal=last_refusal,
         generations=tuple(generation.view(now) for generation in fleet.generations),
     )
+
+
+def offer(config: Config) -> str:
+    """What a config serves, for the log."""
+    servers = ", ".join(map(str, config.job_servers))
+    return f"{', '.join(config.capabilities)} from {servers}, {config.greenlets_per_server} greenlets for each"
 
 
 def processes(count: int) -> str:

@@ -27,6 +27,7 @@ from geard.messages import DumpStacks, Jobs, ListJobs, ReopenLog
 from geard.supervisor import answers, summary
 from geard.supervisor.answers import Answer
 from geard.supervisor.child import Child
+from geard.supervisor.decisions import count_jobs
 from geard.supervisor.events import Asked, Event, Exited, Loaded, Received, Signalled, SourcesChanged
 from geard.supervisor.fleet import Fleet
 from geard.supervisor.generation import Generation
@@ -116,7 +117,8 @@ class Supervisor:
         self._last_turn = now
         self._fleet.tick(now)
         self._settle_incoming(now)
-        answer_all(self._listings.pop_due(now), self._overview)
+        for reply in self._listings.pop_due(now):
+            reply(self._overview)
         if self._state == "stopping" and not self._fleet.children:
             self._end()
         self._report.alive(self._fleet.children, self._source.config.hang_timeout_seconds, now)
@@ -176,7 +178,7 @@ class Supervisor:
         if self._state == "reloading":
             self._configured(incoming.config)
         self._source, self._refusal = incoming.source, ""
-        log.info("generation %d serves: %s", incoming.number, _describe(incoming.config))
+        log.info("generation %d serves: %s", incoming.number, summary.offer(incoming.config))
         self._reload_is_over(Answer(exits.DONE, f"generation {incoming.number} serves"))
 
     def _refuse(self, problems: Sequence[Problem]) -> None:
@@ -217,7 +219,7 @@ class Supervisor:
             self._report.stopping()
             self._reloads.cancel(STOPPING)
         running = sum(child.running for child in self._fleet.children)
-        log.info("stopping, within %.1f s: %d jobs are running", timeout_seconds, running)
+        log.info("stopping within %.1f s, %s running", timeout_seconds, count_jobs(running))
         self._fleet.drain(timeout_seconds, now)
 
     def _end(self) -> None:
@@ -295,8 +297,3 @@ REQUESTS: Final[dict[str, Callable[[Supervisor, Reply], None]]] = {
     answers.STOP: Supervisor._stop_asked,
     answers.STOP_NOW: Supervisor._stop_now_asked,
 }
-
-
-def _describe(config: Config) -> str:
-    servers = ", ".join(map(str, config.job_servers))
-    return f"{', '.join(config.capabilities)} from {servers}, {config.greenlets_per_server} greenlets for each"

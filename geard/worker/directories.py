@@ -9,7 +9,10 @@ from geard.config import Config
 
 
 def enter(config: Config) -> None:
-    """Work in the config's directory and import from its python_path first. Once in a process."""
+    """Work in the config's directory; import from its python_path first, from that directory last. Once in a process.
+
+    Last: a file there that is called logging.py must not stand in for Python's own."""
     if config.working_directory:
         os.chdir(config.working_directory)
     sys.path[:0] = [os.path.abspath(directory) for directory in config.python_path]
+    sys.path.append(os.getcwd())

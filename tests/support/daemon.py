@@ -30,6 +30,7 @@ CAPABILITIES = '''
 import os, time
 
 RUNS = os.path.join(os.path.dirname(__file__), "runs")
+RELEASE = os.path.join(os.path.dirname(__file__), "release")
 
 
 def record(name):
@@ -47,6 +48,16 @@ def count(workload):
 def sleep(workload):
     """`name seconds`: yields for so long."""
     name, seconds = workload.split()
+    time.sleep(float(seconds))
+    record(name)
+    return name
+
+
+def hold(workload):
+    """`name seconds`: in flight until the test says `release`, and for so long after that."""
+    name, seconds = workload.split()
+    while not os.path.exists(RELEASE):
+        time.sleep(0.05)
     time.sleep(float(seconds))
     record(name)
     return name
@@ -75,7 +86,7 @@ class Daemon:
             "job_servers": [server.address if server else "127.0.0.1:1"],
             "python_path": [str(self.directory)],
             "control_socket": self.socket,
-            "capabilities": {"count": "caps.count", "sleep": "caps.sleep", "spin": "caps.spin"},
+            "capabilities": {name: f"caps.{name}" for name in ("count", "sleep", "hold", "spin")},
         } | config
         self.config_path = self.directory / "geard.yaml"
         self.log_path = self.directory / "log"
@@ -108,14 +119,20 @@ class Daemon:
         assert self.process
         return self.process.wait(30)
 
+    def release(self) -> None:
+        """Let the jobs of `hold` end."""
+        (self.directory / "release").touch()
+
     def stop(self) -> int:
         self.signal(signal.SIGTERM)
         return self.wait()
 
     def geard(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Another geard command, about this daemon."""
-        command = [sys.executable, "-m", "geard", *arguments, "-c", str(self.config_path)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=60)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "geard", *arguments, "-c", str(self.config_path)]
 
     def reload(self) -> subprocess.CompletedProcess[str]:
         return self.geard("reload")

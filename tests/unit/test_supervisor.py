@@ -357,7 +357,7 @@ def test_a_stop_ends_with_the_last_process_and_counts_the_jobs(caplog: pytest.Lo
     up(world)
     world.beats(1, running=2)
     world.asks("stop")
-    assert "2 jobs are running" in caplog.text
+    assert "2 jobs running" in caplog.text
     world.drains(1, finished=2)
     assert world.exit_code is None
     assert not world.answers

@@ -18,9 +18,11 @@ from watchfiles import Change
 
 from geard.cli.control import draw
 from geard.config.model import Capability, Config
+from geard.errors import InvalidRequest
 from geard.messages import Heartbeat
 from geard.supervisor import decisions, sd_notify
 from geard.supervisor.answers import GenerationView, Overview, ProcessView
+from geard.supervisor.daemon import Daemon
 from geard.supervisor.sd_notify import SdNotify
 from geard.supervisor.watch import SourceFilter, source_roots
 from tests.support.fake_fleet import World, job
@@ -186,3 +188,22 @@ def test_the_first_log_of_a_child_names_it(caplog: pytest.LogCaptureFixture) -> 
     assert repr(world.children[0]) == "<Child 1 pid=101 generation=1 ready>"
     world.beats(1, running=12)
     assert repr(world.children[0]) == "<Child 1 pid=101 generation=1 ready 12/50 running>"
+
+
+def test_the_status_line_says_which_job_server_is_down() -> None:
+    world = World(2)
+    world.ready(1, 2)
+    world.says(1, Heartbeat(3, 50, 7, 1, ("a:1", "b:2"), (), 0))
+    world.says(2, Heartbeat(0, 50, 2, 0, ("a:1",), ("b:2",), 0))
+    world.passes(1)
+    assert world.notify.status == (
+        "STATUS=running: generation 1, 2 processes, 1/2 job servers connected (not b:2), "
+        "3 jobs running, 9 done, 1 failed"
+    )
+
+
+def test_watch_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    monkeypatch.delitem(sys.modules, "geard.supervisor.watch", raising=False)
+    with pytest.raises(InvalidRequest, match=r"pip install 'geard\[watch\]'"):
+        Daemon(World(1).source(), watch=True)
