@@ -3,7 +3,7 @@
 from typing import Final
 
 DONE: Final = 0  # the work was done; for the daemon: drained
-FAILED: Final = 1  # the job failed, or the daemon was forced to stop with jobs unfinished
+FAILED: Final = 1  # the job failed; or the daemon stopped with jobs unfinished, or a worker process died at its start
 USAGE: Final = 2  # the command line is wrong (click's own code for it)
 UNAVAILABLE: Final = 69  # EX_UNAVAILABLE: no job server, or no supervisor, could be reached
 SOFTWARE: Final = 70  # EX_SOFTWARE: a bug in geard; the log has the traceback

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +22,7 @@ from geard.messages import FromChild, Start
 from geard.supervisor.child import Child
 from geard.supervisor.control import ControlServer, SocketInUse
 from geard.supervisor.events import Event, Exited, Loaded, Received, Signalled, SourcesChanged
-from geard.supervisor.process import WorkerProcess, worker_command
+from geard.supervisor.process import WorkerProcess
 from geard.supervisor.sd_notify import SdNotify
 from geard.supervisor.supervisor import SIGNALS, Supervisor
 
@@ -46,15 +46,14 @@ class Daemon:
         watch: bool = False,
         read: Callable[[str], Source] = read_config,
         beside: AbstractContextManager[object] | None = None,
-        command: Callable[[int], Sequence[str]] = worker_command,
     ) -> None:
         """`read` reads the config again for a reload; `beside` is entered before the first worker process starts, and
-        left after the last has ended. Raises ConfigError when the log file or the control socket cannot be used."""
+        left after the last has ended. Raises ConfigError when the log file or the control socket cannot be used,
+        InvalidRequest when `watch` needs what is not installed."""
         self._source = source
         self._read = read
         self._beside = beside or nullcontext()
         self._verbose = verbose
-        self._command = command
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._watcher = _watcher(source, self._events.put) if watch else None
         _configure_log(source.config, verbose)
@@ -107,7 +106,7 @@ class Daemon:
             self._events.put(Exited(child, status))
 
         start = Start(child.group.config, child.number, child.generation, self._verbose)
-        child.process = WorkerProcess(start, heard, ended, command=self._command)
+        child.process = WorkerProcess(start, heard, ended)
 
     def _load(self) -> None:
         gevent.spawn(self._load_in_thread)
