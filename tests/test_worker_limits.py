@@ -176,12 +176,12 @@ def test_greenlets_of_its_own_limit_how_many_run_at_once_and_leave_the_others_al
 
 def test_no_more_jobs_are_taken_than_there_are_greenlets(server: JobServerProcess) -> None:
     with start_pool("threads", server.address, {"taken": "wait_for_gate"}, greenlets_per_server=3):
+        capabilities.GATE.clear()
         background(server.address, "taken", *map(str, range(8)))
         eventually(lambda: server.status("taken")[1] == 3)
         assert server.status("taken")[0] == 8
         capabilities.GATE.set()
         eventually(lambda: server.status("taken")[0] == 0)
-        capabilities.GATE.clear()
 
 
 # --- start --------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ WorkerPool is what a program wants that only has functions to offer.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ from geard.worker.pool import THREADS, default_client_id
 from geard.worker.run import run
 from geard.worker.session import Session
 from geard.worker.window import GrabWindow
+
+log = logging.getLogger("geard.worker")
 
 ASK_AGAIN_SECONDS: Final = 1.0
 """An idle worker asks again after so long: a delayed job that falls due wakes nobody."""
@@ -130,7 +133,8 @@ class Worker:
         self._send(Command.SET_CLIENT_ID, client_id.encode())
 
     def all_yours(self) -> None:
-        """ALL_YOURS: this worker serves one job server only. gearmand takes note of it and does nothing with it."""
+        """ALL_YOURS: this worker serves one job server only. No server that we know takes it: gearmand 1.1.20 answers
+        ERROR `INVALID_COMMAND`, which the next call raises as ServerError."""
         self._send(Command.ALL_YOURS)
 
     # --- jobs -----------------------------------------------------------------------------------------------------
@@ -163,6 +167,8 @@ class Worker:
             capability = self._capabilities.get(packet.function)
             if capability is not None:
                 return GrabbedJob(self._session, capability, packet, time.monotonic())
+            function, handle = (field.decode(errors="replace") for field in (packet.function, packet.handle))
+            log.error("job for a function that we do not have: failed", extra={"function": function, "handle": handle})
             self._send(Command.WORK_FAIL, packet.handle)
             self._send(command)
 
@@ -221,6 +227,11 @@ class Worker:
             if packet.command in commands:
                 return packet
             if packet.command is Command.ERROR:
-                raise ServerError(packet.code.decode(errors="replace"), packet.text.decode(errors="replace"))
+                error = ServerError(packet.code.decode(errors="replace"), packet.text.decode(errors="replace"))
+                if error.code != "JOB_NOT_FOUND":
+                    raise error
+                # About an earlier job, and no answer to what is awaited here.
+                log.warning("%s no longer knows a job that we answered; another worker has it", self._session.address)
+                continue
             if packet.command is not Command.NOOP:
                 raise ProtocolError(f"{self._session.address} sent {packet.command.name}, which nobody asked for")
