@@ -38,12 +38,13 @@ def run(path: Path, verbose: bool, watch: bool, embedded: bool, queue: str | Non
     if embedded:
         from geard.supervisor.embedded import Embedded
 
-        with Embedded(source, queue=queue, verbose=verbose) as job_server:
-            daemon = Daemon(job_server.served(source), verbose=verbose, watch=watch, read=job_server.read)
-            code = daemon.run()
+        job_server = Embedded(source, queue=queue, verbose=verbose)
+        daemon = Daemon(
+            job_server.served(source), verbose=verbose, watch=watch, read=job_server.read, beside=job_server
+        )
     else:
         daemon = Daemon(source, verbose=verbose, watch=watch)
-        code = daemon.run()
+    code = daemon.run()
     if source.config.logging.file:
         for problem in daemon.start_problems:  # the log has them already; a person at a terminal wants them too
             click.echo(f"geard: {problem}", err=True)

@@ -51,9 +51,9 @@ def main() -> None:
     server.run(on_ready=lambda: _answer(()))
     left = len(server.rules.jobs)
     if left and not start.options.queue:
-        log.warning("stopped: the %d jobs in its queues are lost, as there is no queue file", left)
+        log.warning("stopped; jobs left in its queues: %d, which are lost without a queue file", left)
     else:
-        log.info("stopped with %d jobs in its queues", left)
+        log.info("stopped; jobs left in its queues: %d", left)
 
 
 def _listener(descriptor: int) -> socket.socket:

@@ -12,18 +12,20 @@ INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def one_interrupt() -> Iterator[None]:
-    """Within, TERM and HUP (the terminal was closed) are a KeyboardInterrupt, as INT is; but only the first of them
-    all, so that what it leads to is not interrupted."""
+    """Within, TERM and HUP (the terminal was closed) are a KeyboardInterrupt, as INT is. From the first of them on, all
+    are ignored to the end of the process: nothing interrupts the cleaning up."""
+    interrupted = False
 
     def interrupt(number: int, frame: object) -> None:
+        nonlocal interrupted
+        interrupted = True
         for each in INTERRUPTS:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
-    try:
-        yield
-    finally:
+    yield
+    if not interrupted:
         for number, handler in before.items():
             signal.signal(number, handler)
 
