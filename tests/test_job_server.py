@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from geard.protocol import Command, Packet, request
+from tests.conftest import SERVERS
 from tests.support.raw import Peer
 from tests.support.servers import JobServerProcess
 from tests.support.waiting import eventually
@@ -325,6 +326,18 @@ def test_can_do_timeout_hands_a_job_back_when_its_time_is_up(connect: Connect, f
     assert grab(other).handle == handle
     worker.send(Command.WORK_COMPLETE, handle, b"late")
     assert error(worker) == b"JOB_NOT_FOUND"
+
+
+@pytest.mark.parametrize("name", list(SERVERS))
+def test_job_retries_drop_a_job_that_loses_its_worker_so_often(name: str) -> None:
+    with SERVERS[name]("--job-retries=2") as server, Peer.connect(server.address) as client:
+        handle = submit(client, b"f", command=Command.SUBMIT_JOB)
+        for _ in range(2):
+            with Peer.connect(server.address) as worker:
+                worker.send(Command.CAN_DO, b"f")
+                assert grab_when_there_is_one(worker).handle == handle
+        assert client.expect(Command.WORK_FAIL).handle == handle
+        assert server.status("f")[0] == 0
 
 
 # --- clients that go, and what is known of a job ------------------------------------------------------------------

@@ -265,7 +265,6 @@ class Rules:
 
     def depart(self, peer: Peer) -> None:
         """A connection ended: its jobs go to others, and what only it waited for need not run."""
-        peer.outbox.clear()
         self.reset_abilities(peer)
         for job in list(peer.assigned.values()):  # of functions that it had given up before: none, but be sure
             self._hand_back(job)
@@ -275,6 +274,7 @@ class Rules:
             job.clients = [client for client in job.clients or () if client is not peer]
             if not job.clients and not job.background and job.state is not RUNNING:
                 self._end(job)
+        peer.outbox.clear()
 
     # --- within ---------------------------------------------------------------------------------------------------
 

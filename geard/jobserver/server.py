@@ -120,12 +120,13 @@ class JobServer:
 
     def close(self) -> None:
         """Stop at once: end this turn, close every connection and the queue file. Idempotent."""
-        for listener, acceptor in zip(self._listeners, self._acceptors, strict=True):
-            acceptor.stop()
-            listener.close()
+        self._stop.set()
         self._end_of_turn()
-        for watcher in (self._end_of_turn_watcher, self._timer, self._sweeper):
+        for watcher in (*self._acceptors, self._end_of_turn_watcher, self._timer, self._sweeper):
             watcher.stop()
+            watcher.close()
+        for listener in self._listeners:
+            listener.close()
         for connection in self._connections:
             connection.close()
         self._connections.clear()
@@ -274,6 +275,7 @@ class JobServer:
         if self._due is None or due < self._due:
             self._due = due
             self._timer.stop()
+            self._timer.close()
             self._timer = self._loop.timer(max(0.0, due - now), ref=False)
             self._timer.start(self._tick)
 
