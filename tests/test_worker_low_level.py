@@ -265,9 +265,10 @@ def tick():
         ticks.append(1)
         gevent.sleep(0.01)
 gevent.spawn(tick)
-with Worker.connect({gearmand.address!r}, {{"reverse": capabilities.reverse}}) as worker:
+with Worker.connect({gearmand.address!r}) as worker:
     assert worker.work(timeout_seconds=0.2) is None
     assert len(ticks) > 1, ticks
+    worker.can_do("reverse", capabilities.reverse)
     worker.work()
 """
     command = [sys.executable, "-c", "from gevent import monkey; monkey.patch_all()\n" + code]
