@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from geard import exits
-from geard.protocol import Command, request
+from geard.protocol import Command, Packet, request
 from tests.support.raw import Peer
 from tests.support.servers import HOST, Embedded, free_port
 
@@ -93,7 +93,7 @@ def test_everything_about_a_job_outlives_a_restart(server: WithQueue) -> None:
         worker.send(Command.SUBMIT_JOB_BG, b"f", b"low", b"again")
         assert worker.expect(Command.JOB_CREATED).handle == handles[0]
         worker.send(Command.CAN_DO, b"f")
-        jobs = []
+        jobs: list[Packet] = []
         while len(jobs) < 4:
             worker.send(Command.GRAB_JOB_ALL)
             job = worker.receive()
