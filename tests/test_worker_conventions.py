@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.pool import BOTH_WAYS, Caller, PoolInProcess, PoolInThreads, capability, start_pool
-from tests.support.servers import JobServerProcess
+from tests.support.servers import HOST, JobServerProcess, need
 from tests.support.waiting import eventually
 
 CAPABILITIES = {
@@ -166,3 +167,20 @@ def test_on_start_ran_in_the_worker_process_before_its_first_job(
     if isinstance(pool, PoolInProcess):
         assert pool.process
         assert caller.run("what_started") == (COMPLETE, f"started in {pool.process.pid}".encode())
+
+
+def test_gearmans_own_tools_are_served_as_well(
+    pool: PoolInThreads | PoolInProcess, shared_job_server: JobServerProcess
+) -> None:
+    need("gearman", "gearadmin")
+    server = ["-h", HOST, "-p", str(shared_job_server.port)]
+    for function, workload, output in (("reverse", "hello", b"olleh"), ("spoken", "a b", b"abend")):
+        done = subprocess.run(["gearman", *server, "-f", function, workload], capture_output=True, timeout=60)
+        assert (done.returncode, done.stdout) == (0, output)
+    # Not one that raises: of its WORK_EXCEPTION gearmand 1.1.20 makes a WORK_FAIL that this tool waits past for ever.
+    failed = subprocess.run(
+        ["gearman", *server, "-f", "answers_fail", "x"], capture_output=True, timeout=60, check=False
+    )
+    assert (failed.returncode, failed.stderr) == (1, b"Job failed\n")
+    status = subprocess.run(["gearadmin", *server, "--status"], capture_output=True, timeout=60, check=True)
+    assert b"reverse\t0\t0\t1\n" in status.stdout
