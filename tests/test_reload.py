@@ -67,10 +67,10 @@ def test_long_jobs_drain_over_several_generations_while_the_new_one_works(gearma
     with Daemon(gearmand) as daemon:
         daemon.start()
         submit(gearmand, "hold", "first 0")
-        eventually(lambda: gearmand.status("hold")[1] == 1)
+        daemon.wait_running(1)
         assert daemon.reload().returncode == 0
         submit(gearmand, "hold", "second 0")
-        eventually(lambda: gearmand.status("hold")[1] == 2)
+        daemon.wait_running(2)
         assert daemon.reload().returncode == 0
         assert [generation.state for generation in daemon.overview.generations] == ["draining", "draining", "current"]
         submit(gearmand, "count", "now")
@@ -84,7 +84,7 @@ def test_drain_timeout_hands_back_what_an_old_generation_has_not_finished(gearma
     with Daemon(gearmand, drain_timeout="100ms") as daemon:
         daemon.start()
         submit(gearmand, "hold", "job 0")
-        eventually(lambda: gearmand.status("hold")[1])
+        daemon.wait_running(1)
         assert daemon.reload().returncode == 0
         daemon.wait_for("left 1 job to other workers")
         daemon.release()
@@ -161,7 +161,7 @@ def test_term_in_the_middle_of_a_reload_stops_all_generations(gearmand: JobServe
     with Daemon(gearmand) as daemon:
         daemon.start()
         submit(gearmand, "hold", "job 0")
-        eventually(lambda: gearmand.status("hold")[1])
+        daemon.wait_running(1)
         (daemon.directory / "caps.py").write_text(CAPABILITIES + "\ntime.sleep(20)\n")
         daemon.signal(signal.SIGHUP)
         eventually(lambda: len(daemon.children) == 2)
@@ -186,7 +186,7 @@ def test_a_reload_during_a_stop_is_refused(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand) as daemon:
         daemon.start()
         submit(gearmand, "hold", "job 0")
-        eventually(lambda: gearmand.status("hold")[1])
+        daemon.wait_running(1)
         daemon.signal(signal.SIGTERM)
         daemon.wait_for("draining: 1 jobs in flight")
         refused = daemon.reload()

@@ -139,7 +139,7 @@ def test_systemd_hears_of_start_reload_refusal_and_stop(gearmand: JobServerProce
         manager.hears("READY=1", 3)
         assert any("reload refused" in each and "procesess" in each for each in manager.heard)
         submit(gearmand, "hold", "job 0")
-        eventually(lambda: gearmand.status("hold")[1])
+        daemon.wait_running(1)
         daemon.signal(signal.SIGTERM)
         manager.hears("STOPPING=1")
         before = len(manager.heard)

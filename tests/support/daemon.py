@@ -170,6 +170,15 @@ class Daemon:
         """The worker processes of the current generation."""
         return [p for g in self.overview.generations if g.state == "current" for p in g.processes]
 
+    def wait_running(self, count: int) -> None:
+        """Wait until so many jobs run: that the job server has handed them out is not enough."""
+
+        def running() -> bool:
+            processes = [process for generation in self.overview.generations for process in generation.processes]
+            return sum(job.seconds > 0 for process in processes for job in process.jobs) == count
+
+        eventually(running, what=f"{count} running jobs")
+
     @property
     def children(self) -> list[int]:
         """The process ids of all worker processes, as the kernel knows them."""
