@@ -37,6 +37,11 @@ def sleep(workload):
     time.sleep(float(workload))
     return "slept"
 
+def hold(workload):
+    while not os.path.exists("/srv/caps/release"):
+        time.sleep(0.05)
+    return "held"
+
 def touch(workload):
     open(workload, "w").close()
     return workload
@@ -44,7 +49,7 @@ def touch(workload):
 def program(workload):
     return subprocess.run(["echo", workload], capture_output=True, text=True).stdout
 """
-FUNCTIONS = {name: f"caps.{name}" for name in ("whoami", "sleep", "touch", "program")}
+FUNCTIONS = {name: f"caps.{name}" for name in ("whoami", "sleep", "hold", "touch", "program")}
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -104,7 +109,7 @@ def service(server: JobServerProcess) -> Iterator[None]:
         link.symlink_to(UNIT)
     dropin = Path("/etc/systemd/system/geard.service.d")
     dropin.mkdir(exist_ok=True)
-    (dropin / "test.conf").write_text("[Service]\nWatchdogSec=1500ms\nRestartSec=100ms\n")
+    (dropin / "test.conf").write_text("[Service]\nWatchdogSec=3\nRestartSec=100ms\n")
     systemctl("daemon-reload")
     systemctl("reset-failed", "geard")
     assert systemctl("start", "geard") == 0, journal()
@@ -179,19 +184,21 @@ def test_a_stopped_supervisor_is_found_by_the_watchdog(server: JobServerProcess)
 
 def test_a_watched_service_that_only_works_hard_is_left_alone(server: JobServerProcess) -> None:
     pid = show("MainPID")
-    assert call(server, "sleep", "2.5") == "slept"
+    assert call(server, "sleep", "4") == "slept"
     assert show("MainPID") == pid
 
 
 def test_stop_waits_for_a_running_job(server: JobServerProcess) -> None:
     with Peer.connect(server.address) as client:
-        client.send(Command.SUBMIT_JOB, b"sleep", b"", b"1.5")
+        client.send(Command.SUBMIT_JOB, b"hold", b"", b"")
         client.expect(Command.JOB_CREATED)
-        eventually(lambda: server.status("sleep")[1] == 1)
+        eventually(lambda: "1 job running" in show("StatusText"))
         group = Path("/sys/fs/cgroup") / show("ControlGroup").lstrip("/") / "cgroup.procs"
-        assert systemctl("stop", "geard") == 0
-        assert client.expect(Command.WORK_COMPLETE).fields[1] == b"slept"
-    assert show("ActiveState") == "inactive"
+        assert systemctl("stop", "--no-block", "geard") == 0
+        eventually(lambda: show("ActiveState") == "deactivating" and "stopping" in show("StatusText"))
+        Path("/srv/caps/release").touch()
+        assert client.expect(Command.WORK_COMPLETE).fields[1] == b"held"
+    eventually(lambda: show("ActiveState") == "inactive")
     assert show("Result") == "success"
     assert not group.exists() or not group.read_text(), "no process is left behind"
     assert "1 of 1 jobs in flight finished" in journal()

@@ -111,7 +111,7 @@ def unit(path: str | None, user: str | None) -> None:
     for problem in source.problems:  # the service may have an environment that this shell has not
         say(f"geard: note: {problem}")
     if not user:
-        for path in (file, *program().split()[:1], *source.config.python_path):
+        for path in (file, program().split()[0], sys.executable, *source.config.python_path):
             closed = closed_directory(path)
             if closed:
                 say(f"geard: note: {closed} is closed to the service's user, who needs {path}: use /opt, or --user")
