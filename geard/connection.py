@@ -147,7 +147,7 @@ class Connection:
 
     def _lost(self, error: OSError) -> ConnectionLost:
         if isinstance(error, TimeoutError):
-            silence = "does not acknowledge" if error.errno else f"has taken no data for {SEND_TIMEOUT_SECONDS:g} s"
+            silence = "does not answer" if error.errno else f"has taken no data for {SEND_TIMEOUT_SECONDS:g} s"
             return ServerTimeout(f"{self.server} {silence}")
         return ConnectionLost(f"lost {self.server}: {_reason(error)}")
 

@@ -65,13 +65,15 @@ def test_a_streaming_job_goes_on_when_all_it_sent_is_taken_just_as_it_decides_to
 
     session._room = WriterInBetween()
     session._room.set()
-    threading.Thread(target=lambda: packets_at(theirs, 1), daemon=True).start()
+    reader = threading.Thread(target=lambda: packets_at(theirs, 1), daemon=True)
+    reader.start()
     sender = threading.Thread(
         target=lambda: session.send(request(Command.WORK_DATA, b"H:1", b"x" * OUTBOX_LIMIT_BYTES)), daemon=True
     )
     sender.start()
     sender.join(DEADLINE_SECONDS)
     assert not sender.is_alive()
+    reader.join(DEADLINE_SECONDS)
 
 
 def test_a_drain_says_farewell_after_a_result_that_came_at_the_last_moment(
