@@ -8,8 +8,8 @@ Rules:
   are queued goes on to the next without a switch.
 - Never grab a job that no greenlet is free to run, and none at all while draining.
 - A result never waits for another job. The reader flushes before it blocks. In the middle of a batch, results go out
-  when a third of the window is done, after a millisecond, and before a job of a capability that is not known to be
-  quick. Otherwise the writer flushes, once per turn of the loop.
+  when there are enough for a write of their own, after a millisecond, and before a job of a capability that is not
+  known to be quick. Otherwise the writer flushes, once per turn of the loop.
 - Draining sends no CANT_DO: gearmand would hand the jobs in flight to others. What is owed is taken and run; then an
   echo proves that every result was read, and the connection closes.
 - A broken connection ends the session only. Its jobs go on, their results are dropped; the channel connects again,
@@ -40,10 +40,6 @@ log = logging.getLogger("geard.worker")
 
 QUICK_SECONDS: Final = 0.001
 """A result may wait so long for company in its write."""
-
-FULL_WRITE: Final = 32
-"""So many packets are worth a write of their own, even if more will come in the same turn of the loop: the job server
-can be at work on them meanwhile."""
 
 SILENT_TICKS: Final = 30
 """A job server that owes an answer and says nothing for so many ticks of about a second is taken for dead. Ticks, not
@@ -87,6 +83,9 @@ class Channel:
         self._dial = dial
         self._clock = clock
         self._window = GrabWindow(min(greenlets, MAX_WINDOW))
+        # So many packets are worth a write of their own, though more will come: the job server can be at work on them
+        # meanwhile. With fewer, the writes cost more than that gains.
+        self._full_write = max(self._window.limit // 2, 1)
         self._busy: set[Job] = set()  # every job that has or will need a greenlet, of this session or an earlier one
         self._assigned: deque[Job] = deque()  # those of them that no greenlet has taken
         self._session: Session | None = None
@@ -148,7 +147,7 @@ class Channel:
         self._last = job
         session = job.session
         if self._assigned and not session.lost:  # else _lead flushes
-            if session.waiting >= self._window.size // 3 or now - session.flushed_at > QUICK_SECONDS:
+            if session.waiting >= self._full_write or now - session.flushed_at > QUICK_SECONDS:
                 session.flushed_at = now
                 session.flush()
             else:
@@ -190,7 +189,7 @@ class Channel:
     def _leave_to_others(self) -> None:
         """See that what this greenlet has done is sent: somebody else is reading, and may be for long."""
         session = self._session
-        if session and session.waiting >= FULL_WRITE:
+        if session and session.waiting >= self._full_write:
             session.flush()
         else:
             self._wake_writer()

@@ -114,8 +114,9 @@ class Worker:
     def can_do_timeout(self, name: str, function: Callable[..., Any] | Capability, timeout: int) -> None:
         """Offer a function with a time limit kept by the job server: CAN_DO_TIMEOUT.
 
-        `timeout` is in the job server's unit: gearmand 1.1.20 takes it as seconds. It has one timer for each
-        connection and queues the job again when it expires; see Capability.timeout_seconds for a limit that works."""
+        `timeout` is in the job server's unit: gearmand 1.1.20 takes it as milliseconds, and anything less as 1000. It
+        has one timer for each connection and queues the job again when it expires; see Capability.timeout_seconds for
+        a limit that works."""
         self._send(Command.CAN_DO_TIMEOUT, self._bind(name, function).raw_name, b"%d" % timeout)
 
     def cant_do(self, name: str) -> None:
