@@ -85,11 +85,10 @@ def test_a_drain_says_farewell_after_a_result_that_came_at_the_last_moment(
 
     def finished() -> bool:
         if answers:  # another thread's job ends right here
-            session.answer(job, answers.pop())
+            session.answer(answers.pop())
         return True
 
     session = session_on(connection, finished=finished)
-    job = job_on(session)
     session.open([request(Command.WORK_STATUS, b"H:1", b"1", b"2")])
     session.flush()
     assert [packet.command.name for packet in packets_at(theirs, 3)] == ["WORK_STATUS", "WORK_COMPLETE", "ECHO_REQ"]

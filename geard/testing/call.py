@@ -125,9 +125,10 @@ class _Wire:
     def send(self, packet: bytes) -> None:
         self._sent.append(packet)
 
-    def answer(self, job: Job, packet: bytes) -> None:
+    def answer(self, packet: bytes) -> bool:
         self._sent.append(packet)
         self.answered.set()
+        return True
 
     def wake(self) -> None:
         """There is nobody to wake: nothing waits to be written."""

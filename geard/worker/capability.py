@@ -20,7 +20,7 @@ from geard.config import Capability, Config
 from geard.errors import CapabilityError, Problem
 from geard.worker.codec import Codec, codec_for
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a job knows its capability; a capability only calls with a job
     from geard.worker.job import Job
 
 Invoke = Callable[["Job"], Any]

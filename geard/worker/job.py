@@ -8,15 +8,16 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geard.errors import InvalidRequest
 from geard.protocol import Command, request
+from geard.worker.capability import BoundCapability
+from geard.worker.session import Session
 
-if TYPE_CHECKING:
-    from geard.worker.capability import BoundCapability
-    from geard.worker.session import Session
+log = logging.getLogger("geard.worker")
 
 
 class Job:
@@ -134,4 +135,7 @@ class Job:
         answered, self.answered = self.answered, True
         if answered:
             raise InvalidRequest(f"{self.function} {self.handle} was answered before")
-        self._session.answer(self, packet)
+        if not self._session.answer(packet):
+            log.warning(
+                "result of %s %s dropped: the connection to %s is gone", self.function, self.handle, self.server
+            )

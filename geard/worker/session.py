@@ -12,21 +12,15 @@ Rules:
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from geard.connection import Connection
 from geard.errors import ConnectionLost
 from geard.protocol import Command, Decoder, Packet, request
 from geard.worker.window import GrabWindow
-
-if TYPE_CHECKING:
-    from geard.worker.job import Job
-
-log = logging.getLogger("geard.worker")
 
 OUTBOX_LIMIT_BYTES: Final = 1024 * 1024
 """A job that streams waits while more than this is unsent."""
@@ -115,13 +109,13 @@ class Session:
         """How many packets wait in the outbox."""
         return len(self._outbox)
 
-    def answer(self, job: Job, packet: bytes) -> None:
-        """Take a job's last packet; it is sent with the next flush. Dropped, with a log line, if the connection is
-        gone: the job server has handed the job to another worker."""
+    def answer(self, packet: bytes) -> bool:
+        """Take a job's last packet; it is sent with the next flush. False if the connection is gone: it is dropped, for
+        the job server has handed the job to another worker."""
         if self.lost:
-            log.warning("result of %s %s dropped: the connection to %s is gone", job.function, job.handle, self.address)
-            return
+            return False
         self._outbox.append(packet)
+        return True
 
     def send(self, packet: bytes) -> None:
         """Send a packet soon. Waits while the outbox is over its limit."""
