@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
 
@@ -131,6 +132,49 @@ def test_code_that_cannot_be_imported_is_refused_and_jobs_of_the_half_ready_gene
         eventually(lambda: [g.number for g in daemon.overview.generations] == [1])
         submit(gearmand, "count", "job")
         eventually(lambda: daemon.runs["job"])
+
+
+def test_problems_of_the_config_and_of_the_code_are_told_together_and_jobs_go_on_meanwhile(
+    gearmand: JobServerProcess,
+) -> None:
+    with Daemon(gearmand) as daemon:
+        daemon.start()
+        release = daemon.directory / "release"
+        (daemon.directory / "broken.py").write_text(f"""\
+import os, time
+while not os.path.exists({str(release)!r}):
+    time.sleep(0.05)
+raise ValueError("odd")
+""")
+        capabilities = daemon.config["capabilities"] | {"broken": "broken.f", "typo": "caps.cuont"}
+        daemon.write_config(procesess=4, capabilities=capabilities)
+        with subprocess.Popen(daemon.command("reload"), stderr=subprocess.PIPE, text=True) as refused:
+            eventually(lambda: daemon.overview.state == "reloading")
+            submit(gearmand, "count", "job")
+            eventually(lambda: daemon.runs["job"], what="a job run while the reload imports")
+            daemon.release()
+            _, said = refused.communicate(timeout=60)
+        assert refused.returncode == exits.CONFIG
+        assert "procesess: unknown key" in said
+        assert "capabilities.typo: module 'caps' has no 'cuont'" in said
+        assert "did you mean 'count'?" in said
+        assert "capabilities.broken: importing 'broken' failed: ValueError: odd" in said
+
+
+def test_a_stop_does_not_wait_for_the_imports_of_a_refused_reload_nor_leave_them_behind(
+    gearmand: JobServerProcess,
+) -> None:
+    with Daemon(gearmand) as daemon:
+        daemon.start()
+        imports = daemon.directory / "imports"
+        (daemon.directory / "hangs.py").write_text(
+            f"import os, time\nopen({str(imports)!r}, 'w').write(str(os.getpid()))\ntime.sleep(1000)\n"
+        )
+        daemon.write_config(procesess=4, capabilities={"hangs": "hangs.f"})
+        daemon.signal(signal.SIGHUP)
+        eventually(lambda: imports.exists() and imports.read_text(), what="the import")
+        assert daemon.stop() == exits.DONE
+        eventually(lambda: not os.path.exists(f"/proc/{imports.read_text()}"), what="the end of the import")
 
 
 def test_a_config_that_vanished_is_a_refused_reload(gearmand: JobServerProcess) -> None:

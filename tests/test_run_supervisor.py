@@ -134,6 +134,17 @@ def test_a_config_that_cannot_run_is_78_with_every_problem_and_its_line() -> Non
         assert "Traceback" not in daemon.log
 
 
+def test_problems_of_the_config_and_of_the_code_are_told_together_before_anything_starts() -> None:
+    with Daemon(None, procesess=2) as daemon:
+        daemon.write_config(capabilities={"typo": "caps.cuont"})
+        daemon.start(wait=False)
+        assert daemon.wait() == exits.CONFIG
+        assert "procesess: unknown key" in daemon.log
+        assert "capabilities.typo: module 'caps' has no 'cuont'" in daemon.log
+        assert "Traceback" not in daemon.log
+        assert "generation 1" not in daemon.log
+
+
 def test_problems_reach_the_terminal_also_when_the_log_is_a_file() -> None:
     with Daemon(None, capabilities={"a": "no_such_module.f"}) as daemon:
         daemon.write_config(logging={"file": str(daemon.directory / "geard.log")})

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
 from collections.abc import Iterable
 from typing import Final
 
 import click
-import msgspec
 
 from geard import exits
 from geard.cli.answers import aligned
 from geard.cli.output import say
 from geard.config import Capability, Config, default_path, examine_config, format_duration
-from geard.errors import Problem
-from geard.worker.findings import IMPORT_TIMEOUT_SECONDS, Findings, Served
+from geard.findings import Served
+from geard.supervisor.imports import import_capabilities
 
-COMMAND: Final = (sys.executable, "-P", "-m", "gevent.monkey", "--module", "geard.worker.check")
 HEADER: Final[tuple[str, ...]] = (
     "CAPABILITY",
     "FUNCTION",
@@ -58,30 +54,6 @@ def check(path: str) -> None:
         say(f"{source.file} cannot run: {count(len(source.problems), 'problem')}")
         sys.exit(exits.CONFIG)
     click.echo("\n".join([f"{source.file} can run.", *plan(source.config, findings.served)]))
-
-
-def import_capabilities(config: Config) -> tuple[Findings, list[Problem]]:
-    """What a fresh interpreter finds when it imports what the config names, and what kept it from finishing."""
-    nothing = Findings((), (), ())
-    if not config.capabilities and not config.on_start:
-        return nothing, []
-    try:
-        process = subprocess.run(
-            COMMAND, input=msgspec.json.encode(config), stdout=subprocess.PIPE, timeout=IMPORT_TIMEOUT_SECONDS + 5
-        )
-    except subprocess.TimeoutExpired:
-        message = f"importing them took longer than {IMPORT_TIMEOUT_SECONDS:.0f} s"
-        return nothing, [Problem(message, key="capabilities", hint="the stack above shows where it hangs")]
-    if process.returncode or not process.stdout:
-        return nothing, [Problem(f"importing them {ending(process.returncode)}", key="capabilities")]
-    return msgspec.json.decode(process.stdout, type=Findings), []
-
-
-def ending(return_code: int) -> str:
-    """How a process ended that should not have."""
-    if return_code >= 0:
-        return f"ended the process with exit code {return_code}"
-    return f"ended the process with {signal.Signals(-return_code).name}"
 
 
 def plan(config: Config, served: Iterable[Served]) -> list[str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from geard.config import default_path, read_config
+from geard.config import default_path, examine_config
+from geard.supervisor.imports import with_import_problems
 
 
 @click.command()
@@ -32,7 +33,8 @@ def run(path: Path, verbose: bool, watch: bool, embedded: bool, queue: str | Non
     """
     if queue is not None and not embedded:
         raise click.UsageError("--queue is for --embedded: other job servers keep their own queues")
-    source = read_config(path)
+    source = with_import_problems(examine_config(path))
+    source.check()
     from geard.supervisor.daemon import Daemon  # imports gevent, which a config error need not wait for
 
     if embedded:

@@ -12,16 +12,18 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
 import gevent
+import gevent.subprocess
 from gevent.queue import Empty, SimpleQueue
 
 from geard import __version__, exits, logs
-from geard.config.load import Source, read_config
+from geard.config.load import Source, examine_config
 from geard.config.model import Config, default_control_socket
 from geard.errors import ConfigError, InvalidRequest, Problem
 from geard.messages import FromChild, Start
 from geard.supervisor.child import Child
 from geard.supervisor.control import ControlServer, SocketInUse
 from geard.supervisor.events import Event, Exited, Loaded, Received, Signalled, SourcesChanged
+from geard.supervisor.imports import with_import_problems
 from geard.supervisor.process import WorkerProcess
 from geard.supervisor.sd_notify import SdNotify
 from geard.supervisor.supervisor import SIGNALS, Supervisor
@@ -44,17 +46,18 @@ class Daemon:
         *,
         verbose: bool = False,
         watch: bool = False,
-        read: Callable[[str], Source] = read_config,
+        read: Callable[[str], Source] = examine_config,
         beside: AbstractContextManager[object] | None = None,
     ) -> None:
-        """`read` reads the config again for a reload; `beside` is entered before the first worker process starts, and
-        left after the last has ended. Raises ConfigError when the log file or the control socket cannot be used,
-        InvalidRequest when `watch` needs what is not installed."""
+        """`read` reads the config again for a reload, with what is wrong in it; `beside` is entered before the first
+        worker process starts, and left after the last has ended. Raises ConfigError when the log file or the control
+        socket cannot be used, InvalidRequest when `watch` needs what is not installed."""
         self._source = source
         self._read = read
         self._beside = beside or nullcontext()
         self._verbose = verbose
         self._events: SimpleQueue[Event] = SimpleQueue()
+        self._loading: gevent.Greenlet[..., None] | None = None
         self._watcher = _watcher(source, self._events.put) if watch else None
         _configure_log(source.config, verbose)
         self._control = _control_server(source.config, self._events.put)
@@ -81,6 +84,8 @@ class Daemon:
         finally:
             for handler in handlers:
                 handler.cancel()
+            if self._loading:
+                self._loading.kill()  # with the process that it may be waiting for
             if self._watcher:
                 self._watcher.close()
             if self._control:
@@ -109,10 +114,12 @@ class Daemon:
         child.process = WorkerProcess(start, heard, ended)
 
     def _load(self) -> None:
-        gevent.spawn(self._load_in_thread)
+        self._loading = gevent.spawn(self._load_beside_the_loop)
 
-    def _load_in_thread(self) -> None:
+    def _load_beside_the_loop(self) -> None:
         outcome = gevent.get_hub().threadpool.apply(_read, (self._read, self._source.file))
+        if isinstance(outcome, Source) and outcome.problems:
+            outcome = ConfigError(with_import_problems(outcome, run=gevent.subprocess.run).problems)
         self._events.put(Loaded(outcome))
 
     def _configured(self, config: Config) -> None:

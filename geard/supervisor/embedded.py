@@ -24,7 +24,7 @@ import msgspec
 from gevent.subprocess import Popen
 
 from geard import exits
-from geard.config.load import Source, read_config
+from geard.config.load import Source, examine_config
 from geard.config.model import DEFAULT_PORT, Config, JobServer
 from geard.errors import ConfigError, GeardError, Problem
 from geard.jobserver.embedded import CannotServe, EmbeddedJobServer
@@ -68,8 +68,10 @@ class Embedded:
         return f"<Embedded {self._server}>"
 
     def read(self, file: str) -> Source:
-        """The config in a file, for a reload: see `served`. Raises ConfigError."""
-        source = read_config(file)
+        """The config in a file, for a reload: see `served`. Raises ConfigError for what this job server cannot do."""
+        source = examine_config(file)
+        if source.problems:
+            return source
         if place(source) != self._address:
             log.warning("the embedded job server stays on %s until the daemon is started again", self._address)
         return self.served(source)

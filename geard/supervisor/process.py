@@ -23,11 +23,11 @@ from gevent.subprocess import DEVNULL, Popen
 
 from geard import messages
 from geard.messages import FromChild, Start, ToChild
+from geard.supervisor.sd_notify import NOT_INHERITED
 
 LAST_WORDS_SECONDS: Final = 1.0
 """How long after its end to go on reading, where something that it forked keeps the socket open."""
 WORKER_MODULE: Final = "geard.worker.process"
-_NOT_INHERITED: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class WorkerProcess:
                     stdin=DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
-                    env={name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
+                    env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
                 )
             except BaseException:
                 ours.close()

@@ -22,9 +22,9 @@ from greenlet import greenlet
 
 from geard.config.model import Config
 from geard.errors import CapabilityError, Problem
+from geard.findings import IMPORT_TIMEOUT_SECONDS, Findings, Served
 from geard.worker.capability import BoundCapability, import_path, resolve_all
 from geard.worker.directories import enter
-from geard.worker.findings import IMPORT_TIMEOUT_SECONDS, Findings, Served
 
 BLOCKING: Final = {  # what modules import by name from the standard library that a patched process must not block in
     "os": ("fork", "forkpty", "waitpid"),

@@ -1,4 +1,4 @@
-"""What `geard check` and the interpreter that imports the capabilities for it say to each other."""
+"""What whoever checks a config and the interpreter that imports its capabilities for that say to each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 from geard.errors import Problem
 
 IMPORT_TIMEOUT_SECONDS: Final = 60.0
-"""Imports that take longer are taken to hang: their stack goes to stderr, and `geard check` gives up a little later."""
+"""Imports that take longer are taken to hang: their stack goes to stderr, and who waits gives up a little later."""
 
 
 class Served(Struct, frozen=True):

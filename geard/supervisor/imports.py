@@ -1,0 +1,70 @@
+"""What is wrong with the capabilities of a config, found by importing them in a fresh interpreter, as a worker process
+would.
+
+`geard check` always asks. A start and a reload ask only when the config is refused anyhow, so that all that is wrong
+is told at once: where nothing is, the worker processes themselves are the ones to import.
+
+Rule: loads neither gevent nor anything of the worker.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from geard.config.load import Source
+from geard.config.model import Config
+from geard.errors import Problem
+from geard.findings import IMPORT_TIMEOUT_SECONDS, Findings
+from geard.supervisor.sd_notify import NOT_INHERITED
+
+COMMAND: Final = (sys.executable, "-P", "-m", "gevent.monkey", "--module", "geard.worker.check")
+GIVE_UP_SECONDS: Final = IMPORT_TIMEOUT_SECONDS + 5
+
+Run = Callable[..., Any]
+"""`subprocess.run`, or gevent's in a process with a loop that must not wait."""
+
+
+def with_import_problems(source: Source, *, run: Run = subprocess.run) -> Source:
+    """A source that is refused, with what its capabilities add to that; any other as it is, without a look at them."""
+    if not source.problems:
+        return source
+    findings, problems = import_capabilities(source.config, run=run)
+    return source.with_problems([*problems, *findings.problems])
+
+
+def import_capabilities(config: Config, *, run: Run = subprocess.run) -> tuple[Findings, list[Problem]]:
+    """What a fresh interpreter finds when it imports what the config names, and what kept it from finishing."""
+    nothing = Findings((), (), ())
+    if not config.capabilities and not config.on_start:
+        return nothing, []
+    try:
+        process = run(
+            COMMAND,
+            input=msgspec.json.encode(config),
+            stdout=subprocess.PIPE,
+            timeout=GIVE_UP_SECONDS,
+            env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
+            start_new_session=True,  # a terminal's ^C reaches the one who waits, and that ends this
+        )
+    except subprocess.TimeoutExpired:
+        message = f"importing them took longer than {IMPORT_TIMEOUT_SECONDS:.0f} s"
+        return nothing, [Problem(message, key="capabilities", hint="the stack above shows where it hangs")]
+    except OSError as error:
+        return nothing, [Problem(f"cannot start a process to import them: {error}", key="capabilities")]
+    if process.returncode or not process.stdout:
+        return nothing, [Problem(f"importing them {ending(process.returncode)}", key="capabilities")]
+    return msgspec.json.decode(process.stdout, type=Findings), []
+
+
+def ending(return_code: int) -> str:
+    """How a process ended that should not have."""
+    if return_code >= 0:
+        return f"ended the process with exit code {return_code}"
+    return f"ended the process with {signal.Signals(-return_code).name}"
