@@ -133,11 +133,12 @@ def _process_row(generation: str, process: ProcessView) -> tuple[str, ...]:
     servers = f"{len(process.connected)}/{len(process.connected) + len(process.disconnected)}"
     down = f" not {', '.join(process.disconnected)}" if process.disconnected else ""
     silent = f" silent for {process.heard_seconds:.0f} s" if process.heard_seconds > 3 else ""
+    held = f" held by {printable(process.held_by)}" if process.held_by else ""
     return (
         generation,
         f"{process.number} {printable(process.capability)}".rstrip(),
         str(process.pid),
-        process.state + silent,
+        process.state + silent + held,
         format_duration(int(process.age_seconds)),
         _mebibytes(process.memory_bytes),
         f"{process.running}/{process.greenlets}",

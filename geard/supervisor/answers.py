@@ -27,6 +27,7 @@ class ProcessView(Struct, frozen=True):
     capability: str  # the one it was started for; "" for the common worker processes
     age_seconds: float
     heard_seconds: float  # since its last word
+    held_by: str  # the job that holds its loop, as `function handle`, or ""
     memory_bytes: int
     running: int
     greenlets: int

@@ -77,6 +77,8 @@ class Child:
         self.ready_at: float | None = None
         self.heard_at = now
         self.heartbeat: Heartbeat | None = None
+        self.connected: tuple[str, ...] = ()  # the job servers that it has registered with
+        self.disconnected: tuple[str, ...] = ()
         self.jobs: tuple[RunningJob, ...] = ()  # the last we heard of
         self.jobs_at = now
         self.blocked_by = ""  # the job that holds its loop, if it could still say so
@@ -115,6 +117,7 @@ class Child:
                 self.problems, self.exit_code = problems, exit_code
             case Heartbeat():
                 self.heartbeat = message
+                self.connected, self.disconnected = message.connected, message.disconnected
                 self.jobs, self.jobs_at, self.blocked_by = message.jobs, now, ""
             case Jobs(jobs=jobs):
                 self.jobs, self.jobs_at = jobs, now
@@ -168,6 +171,7 @@ class Child:
         """It is gone. Log how, and which jobs go to other workers."""
         was, self.phase, self.kill_at = self.phase, Phase.GONE, None
         abandoned = self.abandoned
+        known = f"as known {max(now - self.jobs_at, 0):.1f} s before"
         if was is Phase.DRAINING and status == 0:
             took = self.drained.seconds if self.drained else 0.0
             log.info("%s drained in %.1f s", self, took)
@@ -175,9 +179,10 @@ class Child:
             level = logging.INFO if was is Phase.STARTING and self.killed else logging.ERROR
             log.log(level, "%s %s after %.0f s", self, how_it_ended(status), now - self.started_at)
         if abandoned:
-            known = "" if self.drained else f", as known {max(now - self.jobs_at, 0):.1f} s before"
             count, text = count_jobs(self.abandoned_count), name_jobs(abandoned, self.abandoned_count)
-            log.warning("%s left %s to other workers%s: %s", self, count, known, text)
+            log.warning("%s left %s to other workers%s: %s", self, count, "" if self.drained else f", {known}", text)
+        elif not self.drained and was in (Phase.READY, Phase.DRAINING):
+            log.warning("%s had no job, %s; what it took since goes to other workers", self, known)
 
     @property
     def abandoned(self) -> tuple[RunningJob, ...]:
@@ -203,13 +208,14 @@ class Child:
             capability=self.group.name,
             age_seconds=now - self.started_at,
             heard_seconds=now - self.heard_at,
+            held_by=self.blocked_by,
             memory_bytes=beat.memory_bytes,
             running=beat.running,
             greenlets=beat.greenlets,
             done=beat.done,
             failed=beat.failed,
-            connected=beat.connected,
-            disconnected=beat.disconnected,
+            connected=self.connected,
+            disconnected=self.disconnected,
             jobs=self.jobs,
         )
 
@@ -217,6 +223,7 @@ class Child:
         if self.phase is not Phase.STARTING:
             return
         self.phase, self.ready_at, self.kill_at = Phase.READY, now, None
+        self.connected, self.disconnected = registered, unreachable
         log.info(
             "%s is ready after %.1f s, registered with %s", self, now - self.started_at, ", ".join(registered) or "none"
         )

@@ -15,6 +15,7 @@ from geard.supervisor.child import Child
 TELL_SECONDS: Final = 1.0
 EXTEND_SECONDS: Final = 15.0
 """Starting, reloading and stopping go on as long as this process says so, at least once within this time."""
+NEVER: Final = float("-inf")
 STUCK_SECONDS: Final = 10.0
 """A process silent for so long beyond `hang_timeout` could not even be killed: only a restart of all may help."""
 
@@ -34,26 +35,29 @@ class Report:
     def __init__(self, notify: Notify, set_title: Callable[[str], None]) -> None:
         self._notify = notify
         self._set_title = set_title
-        self._told_at = self._watchdog_at = float("-inf")
+        self._told_at = self._watchdog_at = NEVER
 
     def reloading(self) -> None:
         """A reload begins."""
         self._notify.send(*sd_notify.reloading(), sd_notify.status("reloading"))
+        self._told_at = NEVER
 
     def ready(self, status_line: str) -> None:
         """The daemon serves, after its start or after a reload, whatever its outcome."""
         self._notify.send(sd_notify.READY, sd_notify.status(status_line))
+        self._told_at = NEVER
 
     def stopping(self) -> None:
         """The daemon has begun to stop."""
         self._notify.send(sd_notify.STOPPING)
+        self._told_at = NEVER
 
-    def failed(self, reason: str) -> None:
-        """The daemon cannot start."""
-        self._notify.send(sd_notify.status(reason))
+    def last_words(self, text: str) -> None:
+        """How the daemon has ended: what the service manager goes on showing."""
+        self._notify.send(sd_notify.status(text))
 
     def is_due(self, now: float) -> bool:
-        """Whether a second has passed since `how_it_is`."""
+        """Whether a second has passed since `how_it_is`, or something has changed."""
         return now - self._told_at >= TELL_SECONDS
 
     def how_it_is(self, status_line: str, title: str, now: float, *, goes_on: bool) -> None:

@@ -31,7 +31,7 @@ def status_line(fleet: Fleet, state: str, refusal: str) -> str:
     parts = [
         f"{state}: generation {fleet.number}",
         processes(len(serving)) + (f" and {draining} draining" if draining else ""),
-        _servers(serving),
+        _servers(serving or children),
         f"{count_jobs(sum(child.running for child in children))} running",
         f"{done} done",
         f"{failed} failed",
@@ -71,14 +71,14 @@ def processes(count: int) -> str:
 
 def first(problems: Sequence[Problem]) -> str:
     """The first problem, and how many more there are, for where there is room for one."""
-    return str(problems[0]) + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+    text = "; ".join(line.strip() for line in str(problems[0]).splitlines())
+    return text + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
 
 
-def _servers(serving: Sequence[Child]) -> str:
+def _servers(children: Sequence[Child]) -> str:
     """How many job servers there is a connection to. One is down as soon as one process says so."""
-    beats = [child.heartbeat for child in serving if child.heartbeat]
-    down = {name for beat in beats for name in beat.disconnected}
-    known = {name for beat in beats for name in beat.connected} | down
+    down = {name for child in children for name in child.disconnected}
+    known = {name for child in children for name in child.connected} | down
     text = f"{len(known) - len(down)}/{len(known)} job servers connected"
     return f"{text} (not {', '.join(sorted(down))})" if down else text
 

@@ -122,7 +122,7 @@ class Supervisor:
         if self._state == "stopping" and not self._fleet.children:
             self._end()
         self._report.alive(self._fleet.children, self._source.config.hang_timeout_seconds, now)
-        if self._report.is_due(now):
+        if self.exit_code is None and self._report.is_due(now):
             goes_on = self._state != "running"
             self._report.how_it_is(self._status_line, summary.title(self._fleet, self._state), now, goes_on=goes_on)
 
@@ -199,7 +199,6 @@ class Supervisor:
         self._start_failure = exits.FAILED if incoming.exit_code is None else incoming.exit_code
         log.error("cannot start:\n%s", "\n".join(map(str, incoming.problems)))
         self._refusal = f"cannot start: {summary.first(incoming.problems)}"
-        self._report.failed(self._refusal)
         self._stop(self._source.config.shutdown_timeout_seconds)
 
     # --- stop -----------------------------------------------------------------------------------------------------
@@ -229,6 +228,7 @@ class Supervisor:
         text = f"stopped in {took:.2f} s: {finished} of {finished + abandoned} jobs in flight finished"
         text += f", {abandoned} left to other workers" if abandoned else ""
         log.log(logging.WARNING if abandoned else logging.INFO, text)
+        self._report.last_words(self._refusal if self._start_failure else text)
         answer_all(self._stops, Answer(self.exit_code, text))
 
     # --- what else can be asked for -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 from geard import exits
 from geard.config.model import Capability
-from geard.messages import STACKS_SIGNAL, DumpStacks, ReopenLog
+from geard.messages import STACKS_SIGNAL, Blocked, DumpStacks, ReopenLog
 from tests.support.fake_fleet import World, job
 
 History = tuple[str, Callable[[World], None], str]
@@ -178,7 +178,8 @@ def test_ready_is_told_once_all_processes_are() -> None:
     assert not world.notify.count("READY=1")
     world.ready(2)
     assert world.notify.count("READY=1") == 1
-    assert "generation 1, 2 processes" in world.notify.status
+    assert "generation 1, 2 processes, 1/1 job servers connected" in world.notify.status
+    assert world.titles[-1] == "geard: supervisor generation 1, 2 processes"
 
 
 def test_a_start_that_fails_reports_every_problem_and_exits_with_the_code_of_the_child() -> None:
@@ -187,6 +188,9 @@ def test_a_start_that_fails_reports_every_problem_and_exits_with_the_code_of_the
     assert world.exit_code is None, "the other process may have more to say"
     world.cannot_start(2, "resize is not callable")
     assert world.exit_code == exits.CONFIG
+    assert (
+        world.notify.status == "STATUS=cannot start: geard.yaml: capabilities.add: no module named 'sums' (and 1 more)"
+    )
     assert [problem.message for problem in world.supervisor.start_problems] == [
         "no module named 'sums'",
         "resize is not callable",
@@ -245,6 +249,15 @@ def test_the_log_of_a_crash_names_the_signal_and_the_jobs(caplog: pytest.LogCapt
     assert "worker 1 (generation 1, pid 101) was killed by SIGKILL" in caplog.text
     assert "left 3 jobs to other workers" in caplog.text
     assert "reverse H:host:7 (1.5 s), reverse H:host:8 (1.5 s), and 1 more" in caplog.text
+
+
+def test_the_log_of_a_crash_does_not_hide_that_the_last_jobs_are_not_known(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    up(world)
+    world.beats(1)
+    world.passes(0.75)
+    world.dies(1, -signal.SIGKILL)
+    assert "had no job, as known 0.8 s before; what it took since goes to other workers" in caplog.text
 
 
 def test_a_replacement_that_cannot_start_any_more_is_tried_again_later_and_the_others_serve() -> None:
@@ -364,6 +377,15 @@ def test_a_stop_ends_with_the_last_process_and_counts_the_jobs(caplog: pytest.Lo
     world.drains(2, finished=1)
     assert world.exit_code == exits.DONE
     assert "3 of 3 jobs in flight finished" in world.answers[0].message
+    assert "3 of 3 jobs in flight finished" in world.notify.status, "which systemctl status goes on showing"
+
+
+def test_the_job_servers_of_a_daemon_that_stops_are_those_of_the_processes_that_drain() -> None:
+    world = World()
+    up(world)
+    world.beats(1, running=1)
+    world.signal(signal.SIGTERM)
+    assert "1/1 job servers connected, 1 job running" in world.notify.status
 
 
 def test_a_stop_that_abandons_jobs_says_which_and_exits_otherwise(caplog: pytest.LogCaptureFixture) -> None:
@@ -456,6 +478,19 @@ def test_the_watchdog_is_fed_while_the_children_make_progress_and_not_when_one_c
     world.notify.heard.clear()
     world.passes(30, beating=False)
     assert not world.notify.count("WATCHDOG=1")
+
+
+def test_ps_names_the_job_that_holds_the_loop_of_a_process_until_it_yields() -> None:
+    world = World(1)
+    world.ready(1)
+    world.says(1, Blocked(1.0, "burn", "H:host:7", "unique-7"))
+    world.asks("ps")
+    world.passes(1.25)
+    world.beats(1)
+    world.asks("ps")
+    world.lists(1)
+    views = [answer.overview.generations[0].processes[0] for answer in world.answers if answer.overview]
+    assert [view.held_by for view in views] == ["burn H:host:7", ""]
 
 
 @pytest.mark.parametrize(

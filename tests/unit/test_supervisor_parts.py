@@ -151,7 +151,7 @@ def test_only_sources_and_the_config_count(tmp_path: Path) -> None:
 
 def test_ps_shows_the_longest_jobs_first_and_counts_the_rest() -> None:
     jobs = tuple(job(n, seconds=float(n)) for n in range(30))
-    process = ProcessView(71, 2, "ready", "", 5.0, 0.1, 2**25, 30, 50, 9, 1, ("a:1",), ("b:2",), jobs)
+    process = ProcessView(71, 2, "ready", "", 5.0, 0.1, "", 2**25, 30, 50, 9, 1, ("a:1",), ("b:2",), jobs)
     view = Overview(
         70, "1.0", "/etc/geard.yaml", "running", 90.0, 2**24, 9, 1, "", (GenerationView(3, "current", (process,)),)
     )
