@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from geard import exits
 from geard.cli import COMMANDS, cli, exit_code
 from geard.cli.answers import Row, objects, tables
 from geard.cli.bar import FileProgress, JobProgress
@@ -21,6 +22,7 @@ from geard.cli.servers import Answer, addresses_of
 from geard.cli.times import moment, some_time
 from geard.config import JobServer
 from geard.errors import CannotConnect, InvalidRequest, JobException, QueueFull, ServerTimeout
+from tests.support.commands import geard
 
 NOW = datetime(2030, 1, 31, 12, 0).astimezone()
 
@@ -190,3 +192,9 @@ def parse(command: click.Command, arguments: list[str]) -> None:
     inner = command.get_command(click.Context(command), arguments[0])
     assert inner, arguments
     parse(inner, arguments[1:])
+
+
+def test_ctrl_c_while_a_command_still_loads_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(30)\n")
+    done = geard("status", variables={"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stdout, done.stderr) == (exits.INTERRUPTED, b"", b"")
