@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -287,6 +288,21 @@ def test_usr2_logs_every_running_job_with_its_stack(gearmand: JobServerProcess) 
         daemon.wait_for("time.sleep(0.05)")
         daemon.release()
         assert "here running for" in daemon.log, "function, handle and unique"
+
+
+def test_verbose_logs_each_job_and_a_failure_with_function_handle_unique_and_traceback(
+    gearmand: JobServerProcess,
+) -> None:
+    with Daemon(gearmand) as daemon:
+        daemon.start("--verbose")
+        submit(gearmand, "count", "good")
+        daemon.wait_for(" (unique good): done in ")
+        submit(gearmand, "sleep", "bad")
+        daemon.wait_for(" (unique bad): failed in ")
+        assert re.search(r" info .*: count H:[^ ]+ \(unique good\): done in [\d.]+ ms\n", daemon.log)
+        failure = r" error .*: sleep H:[^ ]+ \(unique bad\): job failed: ValueError: not enough values .*\nTraceback "
+        assert re.search(failure, daemon.log)
+        assert "caps.py" in daemon.log, "where it failed"
 
 
 def test_a_full_disk_for_the_log_stops_no_job(gearmand: JobServerProcess) -> None:

@@ -27,7 +27,7 @@ from geard.messages import RunningJob
 from geard.worker.capability import BoundCapability, Invoke, Runtime, resolve_all
 from geard.worker.channel import Channel
 from geard.worker.job import Job
-from geard.worker.run import run
+from geard.worker.run import label, run
 
 log = logging.getLogger("geard.worker")
 
@@ -61,8 +61,8 @@ def _answer_late(job: Job, seconds: float) -> None:
         job.exception(late_text(job, seconds))
     except GeardError:
         return  # it was answered in the meantime
-    log.error("job failed: %s; its thread is busy until the function returns", late_text(job, seconds), extra={
-        "function": job.function, "handle": job.handle, "unique": job.unique, "server": job.server})  # fmt: skip
+    log.error("%s: job failed: %s; its thread is busy until the function returns", label(job), late_text(job, seconds),
+        extra={"function": job.function, "handle": job.handle, "unique": job.unique, "server": job.server})  # fmt: skip
 
 
 def late_text(job: Job, seconds: float) -> str:
@@ -235,8 +235,8 @@ def snapshot(job: Job, now: float) -> RunningJob:
 def log_job(job: Job) -> None:
     """The line of `geard run -v` for each job."""
     log.info(
-        "%s %s in %.1f ms", job.function, "failed" if job.failed else "done", (time.monotonic() - job.started) * 1000,
-        extra={"handle": job.handle, "unique": job.unique, "server": job.server})  # fmt: skip
+        "%s: %s in %.1f ms", label(job), "failed" if job.failed else "done", (time.monotonic() - job.started) * 1000,
+        extra={"function": job.function, "handle": job.handle, "unique": job.unique, "server": job.server})  # fmt: skip
 
 
 def default_client_id() -> str:

@@ -27,7 +27,7 @@ def run(job: Job) -> None:
 def _ended_badly(job: Job, error: BaseException) -> None:
     about = {"function": job.function, "handle": job.handle, "unique": job.unique, "server": job.server}
     if job.answered:
-        log.error("%s raised after it had answered", job.function, exc_info=error, extra=about)
+        log.error("%s: %s raised after it had answered", label(job), job.function, exc_info=error, extra=about)
         return
     text = str(error) if isinstance(error, JobTimeout) else describe(error)
     try:
@@ -35,7 +35,15 @@ def _ended_badly(job: Job, error: BaseException) -> None:
     finally:  # a log handler of user code may do anything: the job has been answered
         # A time limit says all there is to say; for anything else the traceback shows where.
         shown = None if isinstance(error, JobTimeout) else error
-        log.error("job failed: %s", text, exc_info=shown, extra=about)
+        log.error("%s: job failed: %s", label(job), text, exc_info=shown, extra=about)
+
+
+def label(job: Job) -> str:
+    """`reverse H:host:7 (unique u-1)`: what every line about a job begins with."""
+    if not job.unique:
+        return f"{job.function} {job.handle}"
+    # A client chose it: a line break in it must not look like another line of the log.
+    return f"{job.function} {job.handle} (unique {job.unique if job.unique.isprintable() else ascii(job.unique)})"
 
 
 def describe(error: BaseException) -> str:

@@ -169,7 +169,8 @@ class Worker:
             if capability is not None:
                 return GrabbedJob(self._session, capability, packet, time.monotonic())
             function, handle = (field.decode(errors="replace") for field in (packet.function, packet.handle))
-            log.error("job for a function that we do not have: failed", extra={"function": function, "handle": handle})
+            about = {"function": function, "handle": handle}
+            log.error("job for a function that we do not have: failed: %s %s", function, handle, extra=about)
             self._send(Command.WORK_FAIL, packet.handle)
             self._send(command)
 
