@@ -144,6 +144,7 @@ def test_term_leaves_a_whole_file(server: WithQueue) -> None:
     server.stop()
     assert server.process
     assert server.process.returncode == exits.DONE
+    assert "stopped; jobs left in its queues: 100\n" in server.log
     assert not server.queue.with_name("queue-wal").exists()
     database = sqlite3.connect(server.queue)
     assert database.execute("SELECT count(*) FROM job").fetchone() == (100,)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -65,6 +67,14 @@ def test_jobs_run_without_any_other_job_server_and_nothing_is_left_after(daemon:
     assert not Path(f"/proc/{pid}").exists()
     assert not daemon.left_behind()
     assert daemon.log.index("drained in") < daemon.log.index("stopped; jobs left in its queues: 0")
+
+
+def test_modules_in_the_current_directory_do_not_stand_in_for_those_of_python(tmp_path: Path) -> None:
+    for name in ("queue.py", "logging.py"):
+        (tmp_path / name).write_text("raise RuntimeError('not this one')")
+    code = "from geard.jobserver.embedded import EmbeddedJobServer\nwith EmbeddedJobServer(): print('served')"
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "served\n", done.stderr
 
 
 def test_a_job_in_flight_ends_at_its_client_when_the_daemon_is_told_to_stop(daemon: Daemon) -> None:

@@ -95,6 +95,6 @@ def jobserver(
     from geard.jobserver.server import JobServer
     from geard.supervisor.sd_notify import READY, SdNotify
 
-    logs.configure(Logging(), verbose=verbose, process="jobserver")
+    logs.configure(Logging(), verbose=verbose, process="job server")
     server = JobServer(listeners.passed() or listeners.listen(address), options)
     server.run(on_ready=lambda: SdNotify().send(READY))

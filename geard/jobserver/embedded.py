@@ -97,7 +97,8 @@ class EmbeddedJobServer:
         self._release()
         descriptors = tuple(listener.fileno() for listener in self._listeners)
         self._process = self._popen(
-            [sys.executable, "-m", _MODULE],
+            # -P: a file in the current directory, which may be called queue.py, must not stand in for Python's own.
+            [sys.executable, "-P", "-m", _MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=descriptors,

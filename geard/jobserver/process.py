@@ -5,7 +5,6 @@ Rule: it ends when its stdin does, however the process at the other end came to 
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -16,14 +15,11 @@ from typing import Final
 import gevent
 import msgspec
 from gevent import os as gevent_os
-from setproctitle import setproctitle
 
 from geard import exits, logs
 from geard.errors import ConfigError, Problem
 from geard.jobserver.embedded import Start
 from geard.jobserver.server import JobServer
-
-log = logging.getLogger("geard.jobserver.process")  # it runs as __main__
 
 _STDIN: Final = 0
 _STDOUT: Final = 1
@@ -45,15 +41,9 @@ def main() -> None:
     except OSError as error:
         _answer([Problem(f"cannot open {start.logging.file}: {error.strerror}", key="logging.file")])
         sys.exit(exits.CONFIG)
-    setproctitle(f"geard: job server on {', '.join(server.addresses)}")
     gevent.signal_handler(signal.SIGUSR1, logs.reopen)
     gevent.spawn(_stop_at_end_of_input, server)
     server.run(on_ready=lambda: _answer(()))
-    left = len(server.rules.jobs)
-    if left and not start.options.queue:
-        log.warning("stopped; jobs left in its queues: %d, which are lost without a queue file", left)
-    else:
-        log.info("stopped; jobs left in its queues: %d", left)
 
 
 def _listener(descriptor: int) -> socket.socket:

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import gevent
 from gevent.event import Event
+from setproctitle import setproctitle
 
 from geard.errors import GeardError
 from geard.jobserver import admin
@@ -95,6 +96,7 @@ class JobServer:
     def run(self, *, on_ready: Callable[[], None] = lambda: None) -> None:
         """Serve until `stop`, TERM or INT, in a process of its own. The queue file is whole when this returns."""
         gc.set_threshold(COLLECT_EVERY)
+        setproctitle(f"geard: job server on {', '.join(self.addresses)}")
         signals = [gevent.signal_handler(signum, self.stop) for signum in (signal.SIGTERM, signal.SIGINT)]
         self.start()
         try:
@@ -104,6 +106,11 @@ class JobServer:
             self.close()
             for handler in signals:
                 handler.cancel()
+        left = len(self.rules.jobs)
+        if left and not self.options.queue:
+            log.warning("stopped; jobs left in its queues: %d, which are lost without a queue file", left)
+        else:
+            log.info("stopped; jobs left in its queues: %d", left)
 
     def start(self) -> None:
         """Accept connections, in gevent's loop."""
