@@ -71,7 +71,7 @@ def test_workloads_and_results_go_through_in_their_encoding(job_server: JobServe
             client.run("echo", b"\xff\xfe")
         assert caught.value.data == b"\xff\xfe"
         assert client.run("empty", [], encoding="json") is None
-        with pytest.raises(InvalidResult, match="the result is not JSON"):
+        with pytest.raises(InvalidResult, match="the result is not json"):
             client.run("junk", [], encoding="json")
 
 

@@ -64,7 +64,7 @@ def test_call_takes_the_workload_as_a_client_would_give_it(encoding: str, worklo
 
 
 def test_call_refuses_a_workload_that_no_client_could_submit() -> None:
-    with pytest.raises(InvalidRequest, match="there is the encoding json"):
+    with pytest.raises(InvalidRequest, match="with `encoding: utf-8` a workload is str, not dict"):
         call("geard.examples.reverse", {"a": 1})
 
 
@@ -91,7 +91,9 @@ def test_call_tells_a_job_that_failed_without_a_word_from_one_that_raised() -> N
 
 def test_call_finds_a_result_of_the_wrong_type_as_a_worker_would() -> None:
     outcome = call(len, "abc")
-    assert outcome.exception == "TypeError: returned int, but with `encoding: utf-8` a result is str"
+    assert (
+        outcome.exception == "TypeError: with `encoding: utf-8` a result is str, not int (`json` is for other values)"
+    )
 
 
 def test_call_shows_a_stream_that_no_client_could_read() -> None:

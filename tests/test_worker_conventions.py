@@ -81,8 +81,8 @@ def test_a_function_gets_and_returns_what_its_encoding_says(
     [
         ("reverse", b"\xff", "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff"),
         ("json", b"{", "DecodeError: Input data was truncated"),
-        ("a_number", b"", "TypeError: returned int, but with `encoding: utf-8` a result is str"),
-        ("bytes wrong", b"", "TypeError: returned str, but with `encoding: bytes` a result is bytes"),
+        ("a_number", b"", "TypeError: with `encoding: utf-8` a result is str, not int"),
+        ("bytes wrong", b"", "TypeError: with `encoding: bytes` a result is bytes, not str"),
         ("json wrong", b"0", "TypeError: Encoding objects of type object is unsupported"),
         ("latin-1 snowman", b"", "UnicodeEncodeError: 'latin-1' codec can't encode character"),
         ("misbehave", "raise", "ValueError: as it does"),

@@ -20,7 +20,7 @@ MEMORY_BYTES = 12 * 1024 * 1024
 CERTAIN = {  # kind -> how it ends, where no other job can interfere
     "raise": b"ValueError: as it does",
     "unprintable": b"UnprintableError: its __str__ raised ValueError",
-    "wrong type": b"TypeError: returned int, but with `encoding: utf-8` a result is str",
+    "wrong type": b"TypeError: with `encoding: utf-8` a result is str, not int (`json` is for other values)",
     "SystemExit": b"SystemExit: 3",
     "KeyboardInterrupt": b"KeyboardInterrupt",
     "GeneratorExit": b"GeneratorExit",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, takewhile
 from typing import Final, Generic, TypeVar
 
+from geard.client.conversation import Conversation
 from geard.client.exchange import Exchange
 from geard.client.reply import Bell, Reply, Submission
 from geard.errors import ConnectionLost, GeardError, InvalidRequest, ServerError
@@ -25,21 +26,17 @@ HELD: Final = 4  # an ordered map holds so many times its concurrency: done ones
 PATIENCE_SECONDS: Final = 30.0  # without a result, after which a map asks itself whether its job server is silent
 
 T = TypeVar("T")
-Connected = Callable[[], Exchange]
-Answered = Callable[[Exchange, Reply], None]
 
 
-def submit_all(connected: Connected, answered: Answered, packets: Iterable[bytes]) -> Iterator[bytes]:
-    """Submit background jobs and yield their handles, in order.
-
-    `connected` gives the exchange to use, `answered` waits for an answer, and raises it if it is an error."""
+def submit_all(conversation: Conversation, packets: Iterable[bytes]) -> Iterator[bytes]:
+    """Submit background jobs and yield their handles, in order. Raises what the answer is if it is an error."""
     source = iter(packets)
     replies: deque[Reply] = deque()
     more = True
     try:
         while True:
             if not replies:
-                exchange = connected()
+                exchange = conversation.exchange()
             while more and len(replies) <= WINDOW - LOT:
                 lot = _lot(source)
                 more = bool(lot)
@@ -49,7 +46,7 @@ def submit_all(connected: Connected, answered: Answered, packets: Iterable[bytes
                 exchange.flush()
             if not replies:
                 return
-            answered(exchange, replies[0])
+            conversation.wait(exchange, replies[0])
             while replies and (fields := replies[0].fields):
                 replies.popleft()
                 yield fields[0]
@@ -75,16 +72,14 @@ class Window(Generic[T]):
 
     def __init__(
         self,
-        connected: Connected,
-        answered: Answered,
+        conversation: Conversation,
         packet_of: Callable[[T], bytes],
         workloads: Iterable[T],
         *,
         concurrency: int,
         ordered: bool,
     ) -> None:
-        self._connected = connected
-        self._answered = answered
+        self._conversation = conversation
         self._packet_of = packet_of
         self._source = iter(workloads)
         self._more = True
@@ -100,11 +95,11 @@ class Window(Generic[T]):
 
     def __iter__(self) -> Iterator[tuple[T, Submission]]:
         try:
-            exchange = self._connected()
+            exchange = self._conversation.exchange()
             while True:
                 # Refill before yielding: the workers go on while our caller is busy with what it gets.
                 if exchange.lost is not None and self._more:
-                    exchange = self._connected()
+                    exchange = self._conversation.exchange()
                 self._refill(exchange)
                 ready = self._take_ready()
                 for submission in ready:
@@ -151,7 +146,7 @@ class Window(Generic[T]):
                 return
             for submission in self._held:
                 with contextlib.suppress(ServerError):  # it has ended then
-                    self._answered(exchange, submission)
+                    self._conversation.wait(exchange, submission)
         except ConnectionLost:
             for submission in self._held:
                 if not submission.ended():

@@ -10,38 +10,27 @@ the next call connects again.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, overload
 
 from geard.client import bulk, requests
-from geard.client.codec import Codec, codec_for
-from geard.client.exchange import Exchange
+from geard.client.conversation import Conversation
 from geard.client.reply import Reply, Submission
-from geard.client.requests import Priority, When
+from geard.client.requests import Priority, When, encoded
+from geard.client.results import outcome_of, result_of, text_of
 from geard.client.servers import Servers
-from geard.client.task import Event, Task, deadline_after, number, outcome_of, result_of, text_of
+from geard.client.state import JobState, job_state, wait_until_unknown
+from geard.client.task import Event, Task, deadline_after
+from geard.codec import Codec, codec_for
 from geard.config import JobServer, parse_address
 from geard.connection import CONNECT_TIMEOUT_SECONDS
-from geard.errors import ConnectionLost, InvalidRequest, JobTimeout, ServerTimeout
+from geard.errors import InvalidRequest, JobTimeout
 from geard.protocol import DEFAULT_MAX_PACKET_BYTES, Command, request
 
 ANSWER_TIMEOUT_SECONDS: Final = 30.0
-IDLE_SECONDS: Final = 1.0  # a connection unused for so long is looked at before it is used again
-POLL_SECONDS: Final = (0.05, 1.0)  # Client.wait asks again after the first, and ever later up to the second
 
 T = TypeVar("T")
-
-
-class JobState(NamedTuple):
-    """What the job server knows of a job. One that it does not know has ended, or never was."""
-
-    known: bool
-    running: bool
-    numerator: int
-    denominator: int
-    clients: int | None = None  # that wait for it; only status_unique tells
 
 
 class Client:
@@ -70,17 +59,15 @@ class Client:
         parsed = [parse_address(server) if isinstance(server, str) else server for server in wanted]
         if not parsed:
             raise InvalidRequest("a client needs at least one job server")
-        self._servers = Servers(parsed, connect_timeout_seconds, max_packet_bytes)
-        self._codec = codec_for(encoding)
-        self._options = ["exceptions"] if exceptions else []
-        self._answer_timeout_seconds = answer_timeout_seconds
-        self._exchange: Exchange | None = None
-        self._connecting = threading.Lock()
-        self._used = 0.0  # when the exchange was last used, by time.monotonic()
-        self._closed = False
+        self._codec = codec_for(encoding, "workload")
+        self._conversation = Conversation(
+            Servers(parsed, connect_timeout_seconds, max_packet_bytes),
+            options=["exceptions"] if exceptions else [],
+            answer_timeout_seconds=answer_timeout_seconds,
+        )
 
     def __repr__(self) -> str:
-        return f"<Client {'closed' if self._closed else self._exchange or self._servers}>"
+        return f"<Client {self._conversation.state}>"
 
     def __enter__(self) -> Client:
         return self
@@ -90,10 +77,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; whoever still waits gets ConnectionLost. Idempotent."""
-        self._closed = True
-        exchange = self._exchange
-        if exchange is not None and exchange.lost is None:
-            exchange.fail(ConnectionLost(f"the client has closed its connection to {exchange.server}"))
+        self._conversation.close()
 
     # --- jobs ----------------------------------------------------------------------------------------------------
 
@@ -114,8 +98,10 @@ class Client:
         deadline = deadline_after(timeout)
         codec = self._codec_for(encoding)
         submission = Submission(wants_all=on_event is not None)
-        unique, packet = requests.job(requests.FOREGROUND, function, unique, codec.encode(workload), priority, reducer)
-        exchange = self._ask(submission, packet, deadline)
+        unique, packet = requests.job(
+            requests.FOREGROUND, function, unique, encoded(workload, codec), priority, reducer
+        )
+        exchange = self._conversation.ask(submission, packet, deadline)
         if on_event is not None:
             left = None if deadline is None else deadline - time.monotonic()
             return Task(function, unique, submission, exchange, codec, on_event).result(left)
@@ -142,8 +128,10 @@ class Client:
         the result, with each Status, Data and Warning."""
         codec = self._codec_for(encoding)
         submission = Submission(wants_all=True)
-        unique, packet = requests.job(requests.FOREGROUND, function, unique, codec.encode(workload), priority, reducer)
-        return Task(function, unique, submission, self._ask(submission, packet), codec, on_event)
+        unique, packet = requests.job(
+            requests.FOREGROUND, function, unique, encoded(workload, codec), priority, reducer
+        )
+        return Task(function, unique, submission, self._conversation.ask(submission, packet), codec, on_event)
 
     def submit_background(
         self,
@@ -160,9 +148,10 @@ class Client:
 
         `at` is when it may start: a datetime, or a delay (timedelta or seconds), in whole seconds, rounded up; not
         together with `priority` or `reducer`. See `submit` for the other arguments."""
-        packet = self._background(self._codec_for(encoding), function, workload, unique, priority, reducer, at)
+        data = encoded(workload, self._codec_for(encoding))
+        packet = requests.background_job(function, unique, data, priority, reducer, at, time.time)
         reply = Reply(Command.JOB_CREATED)
-        self._ask(reply, packet)
+        self._conversation.ask(reply, packet)
         return text_of(_fields(reply)[0])
 
     # --- many jobs -----------------------------------------------------------------------------------------------
@@ -182,8 +171,11 @@ class Client:
         Lazy: it submits as it is iterated, some hundreds ahead. A refused job raises in its place and ends it; with
         ConnectionLost the jobs whose handles were not yielded are of unknown fate."""
         codec = self._codec_for(encoding)
-        packets = (self._background(codec, function, workload, unique, priority, None, at) for workload in workloads)
-        return map(text_of, bulk.submit_all(self._connected, self._answered, packets))
+        packets = (
+            requests.background_job(function, unique, encoded(workload, codec), priority, None, at, time.time)
+            for workload in workloads
+        )
+        return map(text_of, bulk.submit_all(self._conversation, packets))
 
     @overload
     def map(
@@ -235,11 +227,9 @@ class Client:
         codec = self._codec_for(encoding)
 
         def packet_of(workload: Any) -> bytes:
-            return requests.job(requests.FOREGROUND, function, unique, codec.encode(workload), priority)[1]
+            return requests.job(requests.FOREGROUND, function, unique, encoded(workload, codec), priority)[1]
 
-        window = bulk.Window(
-            self._connected, self._answered, packet_of, workloads, concurrency=concurrency, ordered=ordered
-        )
+        window = bulk.Window(self._conversation, packet_of, workloads, concurrency=concurrency, ordered=ordered)
         if pairs:
             return ((workload, outcome_of(submission, function, codec)) for workload, submission in window)
         return (result_of(submission, function, codec) for _, submission in window)
@@ -248,15 +238,12 @@ class Client:
 
     def status(self, handle: str) -> JobState:
         """What the job server that this client is connected to knows of a job."""
-        reply = Reply(Command.STATUS_RES)
-        self._ask(reply, request(Command.GET_STATUS, requests.key("handle", handle)))
-        return _job_state(_fields(reply))
+        return job_state(self._asked(Command.STATUS_RES, Command.GET_STATUS, requests.key("handle", handle)))
 
     def status_unique(self, unique: str) -> JobState:
         """The same by the job's unique, and how many clients wait for it."""
-        reply = Reply(Command.STATUS_RES_UNIQUE)
-        self._ask(reply, request(Command.GET_STATUS_UNIQUE, requests.key("unique", unique)))
-        return _job_state(_fields(reply))
+        key = requests.key("unique", unique)
+        return job_state(self._asked(Command.STATUS_RES_UNIQUE, Command.GET_STATUS_UNIQUE, key))
 
     def wait(
         self, handle: str, on_progress: Callable[[JobState], None] | None = None, *, timeout: float | None = None
@@ -265,111 +252,32 @@ class Client:
 
         Calls `on_progress` with each state that differs from the last. False when the job was not known at all.
         Raises JobTimeout."""
-        deadline = deadline_after(timeout)
-        pause, longest = POLL_SECONDS
-        last: JobState | None = None
-        while (state := self.status(handle)).known:
-            if state != last and on_progress is not None:
-                on_progress(state)
-            last = state
-            if deadline is not None:
-                if time.monotonic() >= deadline:
-                    raise JobTimeout(f"{handle}: not done within {timeout:g} s; the job may still run")
-                pause = min(pause, max(deadline - time.monotonic(), 0))
-            time.sleep(pause)
-            pause = min(pause * 1.5, longest)
-        return last is not None
+        return wait_until_unknown(handle, self.status, on_progress, timeout)
 
     def echo(self, data: bytes) -> bytes:
         """Send data to the job server and return what it sends back: the same."""
         if not isinstance(data, bytes):
             raise InvalidRequest(f"echo takes bytes, not {type(data).__name__}")
-        reply = Reply(Command.ECHO_RES)
-        self._ask(reply, request(Command.ECHO_REQ, data))
-        return _fields(reply)[0]
+        return self._asked(Command.ECHO_RES, Command.ECHO_REQ, data)[0]
 
     def option(self, name: str) -> None:
         """Set an option of the connection, and of those that may follow it. Raises ServerError for one unknown."""
-        reply = Reply(Command.OPTION_RES)
-        self._ask(reply, request(Command.OPTION_REQ, requests.name(name)))
-        if name not in self._options:
-            self._options.append(name)
+        self._asked(Command.OPTION_RES, Command.OPTION_REQ, requests.name(name))
+        self._conversation.keep_option(name)
 
     # --- inside --------------------------------------------------------------------------------------------------
 
     def _codec_for(self, encoding: str | None) -> Codec:
-        return self._codec if encoding is None else codec_for(encoding)
+        return self._codec if encoding is None else codec_for(encoding, "workload")
 
-    def _background(
-        self,
-        codec: Codec,
-        function: str,
-        workload: Any,
-        unique: str | None,
-        priority: Priority,
-        reducer: str | None,
-        at: When | None,
-    ) -> bytes:
-        data = codec.encode(workload)
-        if at is None:
-            return requests.job(requests.BACKGROUND, function, unique, data, priority, reducer)[1]
-        if priority != "normal" or reducer is not None:
-            raise InvalidRequest("a job with `at` has no priority and no reducer: the protocol has no packet for both")
-        return requests.job_at(function, unique, data, at, time.time())[1]
-
-    def _ask(self, reply: Reply, packet: bytes, deadline: float | None = None) -> Exchange:
-        """Send a request and wait for its answer. Raises what the answer is if it is an error."""
-        exchange = self._connected(deadline)
-        try:
-            exchange.post(reply, packet)
-            exchange.flush()
-            self._answered(exchange, reply, deadline)
-        except BaseException:
-            reply.abandoned = True
-            raise
-        return exchange
-
-    def _answered(self, exchange: Exchange, reply: Reply, deadline: float | None = None) -> None:
-        """Wait for the answer to a request that was sent, and raise it if it is an error."""
-        patience = self._used + self._answer_timeout_seconds
-        if deadline is not None and deadline < patience:
-            if not exchange.wait(reply, reply.answered, deadline):
-                raise JobTimeout(f"{exchange.server} has not answered in time; the job's fate is unknown")
-        elif not exchange.wait(reply, reply.answered, patience):
-            # What it owes comes in order: as long as this answer is missing, no other can come either.
-            exchange.fail(
-                ServerTimeout(f"{exchange.server} has not answered within {self._answer_timeout_seconds:g} s")
-            )
-            raise exchange.loss_of(reply)
-        if reply.error is not None:
-            raise reply.error
-
-    def _connected(self, deadline: float | None = None) -> Exchange:
-        """The exchange in use, or a new one."""
-        exchange = self._exchange
-        before, self._used = self._used, time.monotonic()
-        if exchange is not None and exchange.lost is None and self._used - before < IDLE_SECONDS:
-            return exchange
-        with self._connecting:
-            if self._closed:
-                raise InvalidRequest("the client is closed")
-            exchange = self._exchange
-            if exchange is not None:
-                if exchange.lost is None:
-                    exchange.look()
-                if exchange.lost is None:
-                    return exchange
-                self._servers.put_last(exchange.server)
-            self._exchange = exchange = self._servers.connect(self._options, deadline)
-            return exchange
+    def _asked(self, expected: Command, command: Command, *fields: bytes) -> list[bytes]:
+        """The fields of the answer to a question."""
+        reply = Reply(expected)
+        self._conversation.ask(reply, request(command, *fields))
+        return _fields(reply)
 
 
 def _fields(reply: Reply) -> list[bytes]:
     if reply.fields is None:
         raise RuntimeError(f"{reply!r} has no answer")
     return reply.fields
-
-
-def _job_state(fields: list[bytes]) -> JobState:
-    _, known, running, *numbers = fields
-    return JobState(known != b"0", running != b"0", *map(number, numbers))

@@ -9,9 +9,11 @@ import hashlib
 import itertools
 import math
 import os
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+from geard.codec import BYTES_LIKE, ENCODING_ERRORS, JSON, Codec
 from geard.errors import InvalidRequest
 from geard.protocol import REQUEST, Command, encode
 from geard.protocol.packets import MAX_UNIQUE_BYTES
@@ -37,6 +39,18 @@ BACKGROUND: Final = {
 }
 
 
+def encoded(workload: Any, codec: Codec) -> bytes:
+    """A workload for the wire. Where the encoding is of text, bytes are taken as encoded already."""
+    if codec.charset and isinstance(workload, BYTES_LIKE):
+        return bytes(workload)
+    if workload is None and codec.name != JSON:
+        raise InvalidRequest("the workload is None: submit an empty one, or use `encoding: json`")
+    try:
+        return codec.encode(workload)
+    except ENCODING_ERRORS as error:
+        raise InvalidRequest(f"the workload cannot be encoded: {error}") from error
+
+
 def job(
     commands: dict[str, Command],
     function: str,
@@ -57,11 +71,23 @@ def job(
     return unique, encode(REQUEST, command, name(function), unique.encode(), name(reducer), b"", workload)
 
 
-def job_at(function: str, unique: str | None, workload: bytes, at: When, now: float) -> tuple[str, bytes]:
-    """The unique and SUBMIT_JOB_EPOCH packet of a job that starts no earlier than `at`; `now` is time.time()."""
+def background_job(
+    function: str,
+    unique: str | None,
+    workload: bytes,
+    priority: Priority,
+    reducer: str | None,
+    at: When | None,
+    clock: Callable[[], float],
+) -> bytes:
+    """The SUBMIT_… packet of a background job, one that starts no earlier than `at` if that is given."""
+    if at is None:
+        return job(BACKGROUND, function, unique, workload, priority, reducer)[1]
+    if priority != "normal" or reducer is not None:
+        raise InvalidRequest("a job with `at` has no priority and no reducer: the protocol has no packet for both")
     unique = unique_id(unique, function, workload)
-    epoch = b"%d" % epoch_seconds(at, now)
-    return unique, encode(REQUEST, Command.SUBMIT_JOB_EPOCH, name(function), unique.encode(), epoch, workload)
+    epoch = b"%d" % epoch_seconds(at, clock())
+    return encode(REQUEST, Command.SUBMIT_JOB_EPOCH, name(function), unique.encode(), epoch, workload)
 
 
 def epoch_seconds(at: When, now: float) -> int:

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-from geard.client.codec import Codec, PieceDecoder
 from geard.client.exchange import Exchange
 from geard.client.reply import Submission
-from geard.errors import GeardError, JobException, JobFailed, JobTimeout
+from geard.client.results import Pieces, completed, number, result_of, text_of, words
+from geard.codec import Codec
+from geard.errors import JobTimeout
 from geard.protocol import Command, Packet
 
 
@@ -66,7 +67,7 @@ class Task:
         self._codec = codec
         self._on_event = on_event
         self._told = 0  # how many events on_event has been called with
-        self._told_pieces = codec.piece_decoder()
+        self._told_pieces = Pieces(codec)
 
     def __repr__(self) -> str:
         end = self._submission.end
@@ -109,7 +110,7 @@ class Task:
         """All that the worker sends, from the job's start, in order; the last is Complete.
 
         Raises what `result` raises, after the events that came before it. `timeout` bounds the whole."""
-        deadline, pieces, seen = deadline_after(timeout), self._codec.piece_decoder(), 0
+        deadline, pieces, seen = deadline_after(timeout), Pieces(self._codec), 0
         while packet := self._news(seen, deadline):
             seen += 1
             yield self._event(packet, pieces)
@@ -122,12 +123,12 @@ class Task:
             raise JobTimeout(f"{self.function}: not done in time; the job may still run")
         return submission.news[seen] if len(submission.news) > seen else None
 
-    def _event(self, packet: Packet, pieces: PieceDecoder) -> Event:
+    def _event(self, packet: Packet, pieces: Pieces) -> Event:
         if packet.command is Command.WORK_STATUS:
             return Status(*map(number, packet.fields[1:]))
         if packet.command is Command.WORK_DATA:
             return Data(pieces.decode(packet.fields[1], last=False))
-        return Warning(self._codec.text(packet.fields[1]))
+        return Warning(words(packet.fields[1], self._codec))
 
     def _look(self) -> None:
         """Take in what has arrived, without waiting for more."""
@@ -135,48 +136,6 @@ class Task:
             self._exchange.look()
 
 
-def outcome_of(submission: Submission, function: str, codec: Codec) -> Any:
-    """The result of a job that has ended, or what it raises."""
-    try:
-        return result_of(submission, function, codec)
-    except GeardError as error:
-        return error
-
-
-def result_of(submission: Submission, function: str, codec: Codec) -> Any:
-    """The result of a job that has ended: its pieces joined. Raises what ended it otherwise."""
-    data = completed(submission, function, codec)
-    if submission.news:
-        pieces = [packet.fields[1] for packet in submission.news if packet.command is Command.WORK_DATA]
-        data = b"".join([*pieces, data])
-    return codec.decode(data)
-
-
-def completed(submission: Submission, function: str, codec: Codec) -> bytes:
-    """The data of the WORK_COMPLETE that ended the job. Raises JobFailed, JobException or ServerError."""
-    if submission.error is not None:
-        raise submission.error
-    end = submission.end
-    if end is None:
-        raise RuntimeError(f"{submission!r} has not ended")
-    if end.command is Command.WORK_COMPLETE:
-        return end.fields[1]
-    if end.command is Command.WORK_FAIL:
-        raise JobFailed(f"{function}: the job failed")
-    text = codec.text(end.fields[1])
-    raise JobException(f"{function}: {text}", text)
-
-
 def deadline_after(timeout: float | None) -> float | None:
     """The moment, by time.monotonic(), at which a wait of `timeout` seconds ends."""
     return None if timeout is None else time.monotonic() + timeout
-
-
-def number(digits: bytes) -> int:
-    """A number that a worker or job server sent as text; 0 for what is none."""
-    return int(digits) if digits.isdigit() else 0
-
-
-def text_of(data: bytes) -> str:
-    """A handle or unique from the wire."""
-    return data.decode(errors="backslashreplace")

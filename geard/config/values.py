@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
+from geard.codec import ENCODING_EXPECTED, codec_for
 from geard.config.problems import At, Refused, describe
 from geard.config.units import (
     DURATION_EXPECTED,
@@ -26,7 +27,6 @@ T = TypeVar("T")
 Parser = Callable[[Any, At], T]
 
 DOTTED_PATH_EXPECTED: Final = "a dotted path: module.attr or module:attr"
-ENCODING_EXPECTED: Final = "bytes, json, or a text codec such as utf-8"
 MAX_SOCKET_PATH_BYTES: Final = 107  # of a Unix socket's address, on Linux
 
 
@@ -147,12 +147,10 @@ def encoding(value: Any, at: At) -> str:
     """`bytes`, `json` or a text codec that Python knows."""
     if not isinstance(value, str):
         raise refuse(value, ENCODING_EXPECTED)
-    if value not in ("bytes", "json"):
-        try:
-            "".encode(value)  # refuses codecs that are not of text, such as hex
-        except (LookupError, ValueError):
-            raise Refused(f"{value!r} is not a text codec", expected=ENCODING_EXPECTED) from None
-    return value
+    try:
+        return codec_for(value).name
+    except InvalidRequest:
+        raise Refused(f"{value!r} is not a text codec", expected=ENCODING_EXPECTED) from None
 
 
 def dotted_path(value: Any, at: At) -> str:

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from geard.client.codec import Codec, codec_for
+from geard.client import Status
 from geard.client.reply import Submission
-from geard.client.task import Status, number, result_of
+from geard.client.requests import encoded
+from geard.client.results import Pieces, number, result_of, words
+from geard.codec import Codec, codec_for
 from geard.config import Capability
 from geard.errors import GeardError
 from geard.protocol import REQUEST, Command, Decoder, Packet
@@ -44,13 +46,13 @@ class Outcome:
                 self._submission.end = packet
             else:
                 self._submission.news.append(packet)
-        pieces = self._codec.piece_decoder()
+        pieces = Pieces(self._codec)
         self.packets = packets
         self.statuses = [Status(*map(number, packet.fields[1:])) for packet in self._sent(Command.WORK_STATUS)]
         self.data = [pieces.decode(packet.fields[1], last=False) for packet in self._sent(Command.WORK_DATA)]
-        self.warnings = [self._codec.text(packet.fields[1]) for packet in self._sent(Command.WORK_WARNING)]
+        self.warnings = [words(packet.fields[1], self._codec) for packet in self._sent(Command.WORK_WARNING)]
         self.exception = next(
-            (self._codec.text(packet.fields[1]) for packet in self._sent(Command.WORK_EXCEPTION)), None
+            (words(packet.fields[1], self._codec) for packet in self._sent(Command.WORK_EXCEPTION)), None
         )
         self.failed = not self._sent(Command.WORK_COMPLETE)
 
@@ -101,7 +103,7 @@ def call(
     name = capability.rpartition(".")[2].rpartition(":")[2] if isinstance(capability, str) else _name_of(capability)
     bound = bind(name, Capability(capability, timeout_seconds=timeout), encoding)
     bound.prepare(THREADS)
-    data = workload if isinstance(workload, bytes) else codec_for(encoding).encode(workload)
+    data = workload if isinstance(workload, bytes) else encoded(workload, codec_for(encoding, "workload"))
     wire = _Wire()
     job = Job(cast("Session", wire), bound, HANDLE, unique.encode(), data, time.monotonic())
     job.started = job.received

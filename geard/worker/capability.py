@@ -16,9 +16,9 @@ from traceback import extract_tb
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
+from geard.codec import Codec, codec_for
 from geard.config import Capability, Config
-from geard.errors import CapabilityError, Problem
-from geard.worker.codec import Codec, codec_for
+from geard.errors import CapabilityError, InvalidRequest, Problem
 
 if TYPE_CHECKING:  # a job knows its capability; a capability only calls with a job
     from geard.worker.job import Job
@@ -42,13 +42,13 @@ class BoundCapability:
 
     __slots__ = ("codec", "function", "hands_on", "invoke", "name", "quick", "raw_name", "spec")
 
-    def __init__(self, name: str, spec: Capability, function: Callable[..., Any], encoding: str) -> None:
+    def __init__(self, name: str, spec: Capability, function: Callable[..., Any], codec: Codec) -> None:
         self.name = name
         self.raw_name = name.encode()
         self.spec = spec
         self.function = function
         self.hands_on = required_arguments(function) == 2
-        self.codec: Codec = codec_for(spec.encoding or encoding)
+        self.codec = codec
         self.invoke: Invoke = self._plain()
         self.quick = False  # its last run left the loop to others within a millisecond; kept by the channel
 
@@ -106,7 +106,11 @@ def resolve_all(config: Config) -> tuple[list[BoundCapability], list[Problem]]:
 def bind(name: str, spec: Capability, encoding: str) -> BoundCapability:
     """One capability with its callable. Raises CapabilityError."""
     function = spec.function if callable(spec.function) else import_path(spec.function)
-    return BoundCapability(name, spec, function, encoding)
+    try:
+        codec = codec_for(spec.encoding or encoding, "result")
+    except InvalidRequest as error:
+        raise CapabilityError(str(error)) from None
+    return BoundCapability(name, spec, function, codec)
 
 
 def import_path(path: str) -> Callable[..., Any]:

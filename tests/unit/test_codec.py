@@ -1,4 +1,4 @@
-"""Encodings: workload to argument, return value to result."""
+"""Encodings: values to bytes and back, for worker and client alike."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geard.errors import CapabilityError
-from geard.worker.codec import codec_for
+from geard.codec import ENCODING_ERRORS, codec_for
+from geard.errors import InvalidRequest
+
+DEEP: list[Any] = []
+DEEP.append(DEEP)
 
 numbers = st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
@@ -45,19 +48,25 @@ def test_whatever_arrives_decodes_or_is_a_value_error(data: bytes) -> None:
     for name in ("utf-8", "json", "ascii", "utf-16"):
         try:
             codec_for(name).decode(data)
-        except ValueError:
+        except ENCODING_ERRORS:
             continue
 
 
+@pytest.mark.parametrize(("name", "value"), [("json", object()), ("json", DEEP), ("ascii", "ü"), ("json", {(1,): 1})])
+def test_what_cannot_be_encoded_is_one_of_the_errors_that_callers_expect(name: str, value: Any) -> None:
+    with pytest.raises(ENCODING_ERRORS):
+        codec_for(name).encode(value)
+
+
 @pytest.mark.parametrize("result", [bytearray(b"ab"), memoryview(b"ab"), b"ab"])
-def test_anything_bytes_like_is_a_bytes_result(result: Any) -> None:
+def test_bytes_are_whatever_is_like_them(result: Any) -> None:
     encoded = codec_for("bytes").encode(result)
     assert type(encoded) is bytes
     assert encoded == b"ab"
 
 
 @pytest.mark.parametrize("name", ["bytes", "utf-8", "latin-1"])
-def test_none_is_an_empty_result(name: str) -> None:
+def test_none_is_no_data(name: str) -> None:
     assert codec_for(name).encode(None) == b""
 
 
@@ -66,21 +75,23 @@ def test_none_in_json_is_null() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "result", "text"),
+    ("name", "value", "text"),
     [
-        ("utf-8", b"x", "returned bytes, but with `encoding: utf-8` a result is str"),
-        ("utf-8", 7, "returned int, but with `encoding: utf-8` a result is str"),
-        ("latin-1", [1], "returned list, but with `encoding: latin-1` a result is str"),
-        ("bytes", "x", "returned str, but with `encoding: bytes` a result is bytes"),
+        ("utf-8", b"x", "with `encoding: utf-8` a result is str, not bytes (`json` is for other values)"),
+        ("utf-8", 7, "with `encoding: utf-8` a result is str, not int (`json` is for other values)"),
+        ("latin-1", [1], "with `encoding: latin-1` a result is str, not list (`json` is for other values)"),
+        ("bytes", "x", "with `encoding: bytes` a result is bytes, not str"),
+        ("json", b"x", "with `encoding: json` a result is what JSON can say, not bytes"),
+        ("json", bytearray(b"x"), "with `encoding: json` a result is what JSON can say, not bytearray"),
     ],
 )
-def test_a_result_of_the_wrong_type_says_which_type_the_encoding_takes(name: str, result: Any, text: str) -> None:
+def test_a_value_of_the_wrong_type_is_told_which_type_the_encoding_takes(name: str, value: Any, text: str) -> None:
     with pytest.raises(TypeError) as raised:
-        codec_for(name).encode(result)
+        codec_for(name, "result").encode(value)
     assert str(raised.value) == text
 
 
-@pytest.mark.parametrize("name", ["utf-9", "", "rot13", "zlib", "hex", "base64"])
+@pytest.mark.parametrize("name", ["utf-9", "", "rot13", "zlib", "hex", "base64", "undefined"])
 def test_an_encoding_that_is_no_text_codec_is_refused_by_name(name: str) -> None:
-    with pytest.raises(CapabilityError, match=rf"encoding '{name}' is not known: expected `bytes`, `json` or"):
+    with pytest.raises(InvalidRequest, match=rf"'{name}' is no encoding: expected bytes, json, or a text codec"):
         codec_for(name)

@@ -1,0 +1,100 @@
+"""Conversation: the exchanges of one client, one after the other.
+
+Rules: there is one exchange at a time; when it is lost, the next request makes another, with the first job server that
+answers. What was asked on the lost one is never asked again: its error says what is known of it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from geard.client.exchange import Exchange
+from geard.client.reply import Reply
+from geard.client.servers import Servers
+from geard.errors import ConnectionLost, InvalidRequest, JobTimeout, ServerTimeout
+
+IDLE_SECONDS: Final = 1.0  # a connection unused for so long is looked at before it is used again
+
+
+class Conversation:
+    """Asks, and waits for answers, on an exchange that it makes when first needed. Safe to share between threads.
+
+    `options` are set on each exchange. A job server that owes an answer for `answer_timeout_seconds` is given up."""
+
+    def __init__(self, servers: Servers, options: Iterable[str], answer_timeout_seconds: float) -> None:
+        self._servers = servers
+        self._options = list(options)
+        self._answer_timeout_seconds = answer_timeout_seconds
+        self._exchange: Exchange | None = None
+        self._connecting = threading.Lock()
+        self._used = 0.0  # when the exchange was last used, by time.monotonic()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Conversation {self.state}>"
+
+    @property
+    def state(self) -> str:
+        """What it is at, in a word or by the exchange's own repr."""
+        return "closed" if self._closed else repr(self._exchange or self._servers)
+
+    def ask(self, reply: Reply, packet: bytes, deadline: float | None = None) -> Exchange:
+        """Send a request and wait for its answer. Raises what the answer is if it is an error."""
+        exchange = self.exchange(deadline)
+        try:
+            exchange.post(reply, packet)
+            exchange.flush()
+            self.wait(exchange, reply, deadline)
+        except BaseException:
+            reply.abandoned = True
+            raise
+        return exchange
+
+    def wait(self, exchange: Exchange, reply: Reply, deadline: float | None = None) -> None:
+        """Wait for the answer to a request that was sent, and raise it if it is an error."""
+        patience = self._used + self._answer_timeout_seconds
+        if deadline is not None and deadline < patience:
+            if not exchange.wait(reply, reply.answered, deadline):
+                raise JobTimeout(f"{exchange.server} has not answered in time; the job's fate is unknown")
+        elif not exchange.wait(reply, reply.answered, patience):
+            # What it owes comes in order: as long as this answer is missing, no other can come either.
+            exchange.fail(
+                ServerTimeout(f"{exchange.server} has not answered within {self._answer_timeout_seconds:g} s")
+            )
+            raise exchange.loss_of(reply)
+        if reply.error is not None:
+            raise reply.error
+
+    def exchange(self, deadline: float | None = None) -> Exchange:
+        """The exchange in use, or a new one. Raises CannotConnect, InvalidRequest if it is closed."""
+        exchange = self._exchange
+        before, self._used = self._used, time.monotonic()
+        if exchange is not None and exchange.lost is None and self._used - before < IDLE_SECONDS:
+            return exchange
+        with self._connecting:
+            if self._closed:
+                raise InvalidRequest("the client is closed")
+            exchange = self._exchange
+            if exchange is not None:
+                if exchange.lost is None:
+                    exchange.look()
+                if exchange.lost is None:
+                    return exchange
+                self._servers.put_last(exchange.server)
+            self._exchange = exchange = self._servers.connect(self._options, deadline)
+            return exchange
+
+    def keep_option(self, name: str) -> None:
+        """Set this option on the exchanges to come, too."""
+        if name not in self._options:
+            self._options.append(name)
+
+    def close(self) -> None:
+        """Close the connection; whoever still waits gets ConnectionLost. Idempotent."""
+        self._closed = True
+        exchange = self._exchange
+        if exchange is not None and exchange.lost is None:
+            exchange.fail(ConnectionLost(f"the client has closed its connection to {exchange.server}"))

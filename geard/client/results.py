@@ -1,0 +1,91 @@
+"""What a worker has sent for a foreground job, read in the encoding that its client asked for.
+
+Rule: a result that cannot be decoded is an error that still has its bytes. A worker's words, in a warning or an
+exception, never are: whatever can be read of them is.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import Any
+
+from geard.client.reply import Submission
+from geard.codec import ENCODING_ERRORS, JSON, Codec
+from geard.errors import GeardError, InvalidResult, JobException, JobFailed
+from geard.protocol import Command
+
+
+def outcome_of(submission: Submission, function: str, codec: Codec) -> Any:
+    """The result of a job that has ended, or what it raises."""
+    try:
+        return result_of(submission, function, codec)
+    except GeardError as error:
+        return error
+
+
+def result_of(submission: Submission, function: str, codec: Codec) -> Any:
+    """The result of a job that has ended: its pieces joined. Raises what ended it otherwise."""
+    data = completed(submission, function, codec)
+    if submission.news:
+        pieces = [packet.fields[1] for packet in submission.news if packet.command is Command.WORK_DATA]
+        data = b"".join([*pieces, data])
+    return decoded(data, codec)
+
+
+def completed(submission: Submission, function: str, codec: Codec) -> bytes:
+    """The data of the WORK_COMPLETE that ended the job. Raises JobFailed, JobException or ServerError."""
+    if submission.error is not None:
+        raise submission.error
+    end = submission.end
+    if end is None:
+        raise RuntimeError(f"{submission!r} has not ended")
+    if end.command is Command.WORK_COMPLETE:
+        return end.fields[1]
+    if end.command is Command.WORK_FAIL:
+        raise JobFailed(f"{function}: the job failed")
+    text = words(end.fields[1], codec)
+    raise JobException(f"{function}: {text}", text)
+
+
+def decoded(data: bytes, codec: Codec) -> Any:
+    """A whole result, or a piece that stands for itself. Raises InvalidResult. In JSON, no data at all is None."""
+    if not data and codec.name == JSON:
+        return None
+    try:
+        return codec.decode(data)
+    except ENCODING_ERRORS as error:
+        raise InvalidResult(f"the result is not {codec.name}: {error}", data) from error
+
+
+class Pieces:
+    """Decodes one job's pieces (WORK_DATA, then WORK_COMPLETE), in order.
+
+    A worker may cut a text within a character: the rest of one waits for the next piece."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._text = codecs.getincrementaldecoder(codec.charset)() if codec.charset else None
+
+    def decode(self, data: bytes, *, last: bool) -> Any:
+        """The value of the next piece. Raises InvalidResult."""
+        if self._text is None:
+            return decoded(data, self._codec)
+        try:
+            return self._text.decode(data, last)
+        except UnicodeError as error:
+            raise InvalidResult(f"the data is not {self._codec.name}: {error}", data) from error
+
+
+def words(data: bytes, codec: Codec) -> str:
+    """A worker's words: whatever can be read of them."""
+    return data.decode(codec.charset or "utf-8", errors="replace")
+
+
+def number(digits: bytes) -> int:
+    """A number that a worker or job server sent as text; 0 for what is none."""
+    return int(digits) if digits.isdigit() else 0
+
+
+def text_of(data: bytes) -> str:
+    """A handle or unique from the wire."""
+    return data.decode(errors="backslashreplace")
