@@ -57,6 +57,20 @@ def run(*command: str, stdin: bytes = b"") -> bytes:
     return done.stdout
 
 
+def need_php() -> None:
+    """PHP with the gearman extension."""
+    need("php")
+    if b"gearman" not in run("php", "-m"):
+        missing("php-gearman")
+
+
+def need_perl() -> None:
+    """Perl with Gearman::Client and Gearman::Worker."""
+    need("perl")
+    if subprocess.run(["perl", "-MGearman::Worker", "-e1"], capture_output=True).returncode:
+        missing("libgearman-client-perl")
+
+
 @contextmanager
 def running(server: JobServerProcess, function: str, *command: str) -> Iterator[None]:
     """A worker process, from the moment it can do the function."""
@@ -103,9 +117,7 @@ def test_gearadmin(shared_job_server: JobServerProcess, tools: list[str]) -> Non
 
 
 def test_php(shared_job_server: JobServerProcess, tmp_path: Path) -> None:
-    need("php")
-    if b"gearman" not in run("php", "-m"):
-        missing("php-gearman")
+    need_php()
     worker, client = tmp_path / "worker.php", tmp_path / "client.php"
     worker.write_text(f"<?php {PHP_WORKER}")
     client.write_text(f"<?php {PHP_CLIENT}")
@@ -117,9 +129,7 @@ def test_php(shared_job_server: JobServerProcess, tmp_path: Path) -> None:
 
 
 def test_perl(shared_job_server: JobServerProcess) -> None:
-    need("perl")
-    if subprocess.run(["perl", "-MGearman::Worker", "-e1"], capture_output=True).returncode:
-        missing("libgearman-client-perl")
+    need_perl()
     port = str(shared_job_server.port)
     with running(shared_job_server, "perl", "perl", "-e", PERL_WORKER, port, "perl"):
         assert run("perl", "-e", PERL_CLIENT, port, "perl", "hello") == b"olleh|done"
