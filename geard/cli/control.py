@@ -44,7 +44,15 @@ def with_socket(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--all", "all_jobs", is_flag=True, help=f"All jobs that are running, not only {LISTED_JOBS}.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def ps(socket_path: str, all_jobs: bool, as_json: bool) -> None:
-    """Show the generations, worker processes and running jobs of the daemon."""
+    """Show the generations, worker processes and running jobs of the daemon.
+
+    \b
+    Examples:
+      geard ps
+      geard ps --json | jq '.generations[].processes[].jobs[]'
+
+    Exits 69 if no daemon answers.
+    """
     overview = ask(socket_path, answers.PS).overview
     if overview is None:
         raise GeardError(f"the supervisor on {socket_path} did not say what it runs")
@@ -59,8 +67,11 @@ def ps(socket_path: str, all_jobs: bool, as_json: bool) -> None:
 def reload(socket_path: str) -> None:
     """Start anew from the config, and wait until the new worker processes serve.
 
-    If anything is wrong with the config or a capability, the old ones go on, and this says what it is and exits
-    with 78.
+    If anything is wrong with the config or a capability, the old ones go on, and this says what it is.
+
+    Example: geard reload -c /etc/geard.yaml
+
+    Exit codes: 0 the new ones serve, 1 the daemon stops, 69 no daemon answers, 78 refused.
     """
     _tell_outcome(ask(socket_path, answers.RELOAD))
 
@@ -69,7 +80,15 @@ def reload(socket_path: str) -> None:
 @with_socket
 @click.option("--now", is_flag=True, help="Do not wait for running jobs: the job servers give them to other workers.")
 def stop(socket_path: str, now: bool) -> None:
-    """Stop the daemon once the running jobs are done, and wait for that. Exits with 1 if some were not."""
+    """Stop the daemon once the running jobs are done, and wait for that.
+
+    \b
+    Examples:
+      geard stop
+      geard stop --now -c /etc/geard.yaml
+
+    Exit codes: 0 all jobs in flight finished, 1 some were left to other workers, 69 no daemon answers.
+    """
     _tell_outcome(ask(socket_path, answers.STOP_NOW if now else answers.STOP))
 
 

@@ -74,6 +74,13 @@ def jobserver(
 
     Runs until TERM or INT. Without --queue, jobs are in memory only. Started by systemd with a socket, it serves
     that one and --listen is not used.
+
+    \b
+    Examples:
+      geard jobserver --queue jobs.sqlite
+      geard jobserver --listen 0.0.0.0:4730 --tls-certificate me.pem --tls-ca ca.pem
+
+    Exit codes: 0 stopped, 69 it cannot listen there, 78 the queue file or a certificate cannot be used.
     """
     options = Options(
         queue=queue,

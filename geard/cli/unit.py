@@ -102,9 +102,10 @@ def unit(path: str | None, user: str | None) -> None:
     """Print a systemd unit for this installation and config.
 
     \b
-    geard unit -c /etc/geard.yaml > /etc/systemd/system/geard.service
-    systemctl daemon-reload
-    systemctl enable --now geard
+    Example:
+      geard unit -c /etc/geard.yaml > /etc/systemd/system/geard.service
+      systemctl daemon-reload
+      systemctl enable --now geard
     """
     file = os.path.abspath(path or default_path())
     source = examine_config(file)

@@ -26,6 +26,8 @@ def demo() -> None:
 
     Needs nothing but geard, and leaves nothing behind.
 
+    Example: geard demo
+
     Exit codes: 0 done, 1 a job did not end as it should, 130 interrupted.
     """
     shown = stage()
