@@ -264,3 +264,4 @@ def test_watch_reloads_when_a_capability_or_the_config_changes(gearmand: JobServ
         (daemon.directory / "notes.txt").write_text("no reason to reload")
         os.utime(daemon.directory / "runs")
         assert "notes.txt" not in daemon.log
+        assert "watchfiles" not in daemon.log, "each change is told once"

@@ -5,6 +5,7 @@ Rules: nothing of the user's is imported to find its sources; watchfiles is impo
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -26,6 +27,7 @@ class Watcher:
         self._changed = changed
         self._stop = threading.Event()
         self._loop = gevent.get_hub().loop
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts changes that we name
 
     def configured(self, config: Config) -> None:
         """Watch the sources of this config, and no longer those of the one before."""
