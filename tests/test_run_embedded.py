@@ -116,6 +116,24 @@ def test_no_process_outlives_a_supervisor_that_was_killed(daemon: Daemon) -> Non
     eventually(lambda: not daemon.left_behind(), what="the end of job server and worker")
 
 
+def test_a_job_in_flight_ends_at_its_client_when_the_supervisor_is_killed_and_the_next_one_can_start(
+    daemon: Daemon,
+) -> None:
+    daemon.start("--embedded")
+    with Client(address(daemon)) as client:
+        task = client.submit("hold", "job 0")
+        daemon.wait_running(1)
+        daemon.signal(signal.SIGKILL)
+        daemon.wait()
+        daemon.wait_for("the supervisor is gone: draining")
+        daemon.start("--embedded", wait=False)
+        daemon.wait_for("generation 1 serves", times=2)
+        daemon.release()
+        assert task.result(DEADLINE_SECONDS) == "job"
+    run(daemon, "next")
+    daemon.wait_for("stopped; jobs left in its queues: 0")
+
+
 def test_jobs_that_nobody_has_run_are_named_as_lost(daemon: Daemon) -> None:
     daemon.start("--embedded")
     with Client(address(daemon)) as client:

@@ -1,6 +1,7 @@
 """The process of an embedded job server: `python -m geard.jobserver.process`, started by geard/jobserver/embedded.py.
 
-Rule: it ends when its stdin does, however the process at the other end came to its end.
+Rule: it ends when its stdin does, however the process at the other end came to its end. That is at once, but for jobs
+that are in memory only and run: their workers drain, and are waited for. Whoever comes next has the address meanwhile.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,6 +22,10 @@ from geard import exits, logs
 from geard.errors import ConfigError, Problem
 from geard.jobserver.embedded import Start
 from geard.jobserver.server import JobServer
+
+LAST_JOBS_SECONDS: Final = 60.0
+"""How long the last jobs may take. Workers have shutdown_timeout for them, which is mostly shorter."""
+POLL_SECONDS: Final = 0.05
 
 _STDIN: Final = 0
 _STDOUT: Final = 1
@@ -58,6 +64,10 @@ def _stop_at_end_of_input(server: JobServer) -> None:
     gevent_os.make_nonblocking(_STDIN)
     while gevent_os.nb_read(_STDIN, 4096):
         continue
+    server.stop_accepting()
+    deadline = time.monotonic() + LAST_JOBS_SECONDS
+    while not server.options.queue and server.rules.running and time.monotonic() < deadline:
+        gevent.sleep(POLL_SECONDS)
     server.stop()
 
 

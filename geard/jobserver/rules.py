@@ -60,6 +60,11 @@ class Rules:
     def __repr__(self) -> str:
         return f"<Rules {len(self.jobs)} jobs {len(self.functions)} functions>"
 
+    @property
+    def running(self) -> int:
+        """How many jobs workers have."""
+        return sum(function.running for function in self.functions.values())
+
     def send(self, peer: Peer, packet: bytes) -> None:
         """Leave a packet in the outbox of a peer."""
         if not peer.outbox:

@@ -107,19 +107,22 @@ class JobServer:
             for handler in signals:
                 handler.cancel()
         left = len(self.rules.jobs)
-        if left and not self.options.queue:
-            log.warning("stopped; jobs left in its queues: %d, which are lost without a queue file", left)
-        else:
-            log.info("stopped; jobs left in its queues: %d", left)
+        lost = ", which are lost without a queue file" if left and not self.options.queue else ""
+        log.log(logging.WARNING if lost else logging.INFO, "stopped; jobs left in its queues: %d%s", left, lost)
 
     def start(self) -> None:
         """Accept connections, in gevent's loop."""
         allow_files(self.options.max_connections + SPARE_FILES)
-        for listener, acceptor in zip(self._listeners, self._acceptors, strict=True):
-            acceptor.start(self._accept, listener)
+        self._start_accepting()
         self._end_of_turn_watcher.start(self._end_of_turn)
         self._sweeper.start(self._sweep)
         log.info("job server on %s, %d jobs in the queue", ", ".join(self.addresses), len(self.rules.jobs))
+
+    def stop_accepting(self) -> None:
+        """Leave the addresses to others. Who is connected is still served. Idempotent."""
+        for listener, acceptor in zip(self._listeners, self._acceptors, strict=True):
+            acceptor.stop()
+            listener.close()
 
     def stop(self) -> None:
         """Let `run` return. Idempotent."""
@@ -129,11 +132,10 @@ class JobServer:
         """Stop at once: end this turn, close every connection and the queue file. Idempotent."""
         self._stop.set()
         self._end_of_turn()
+        self.stop_accepting()
         for watcher in (*self._acceptors, self._end_of_turn_watcher, self._timer, self._sweeper):
             watcher.stop()
             watcher.close()
-        for listener in self._listeners:
-            listener.close()
         for connection in self._connections:
             connection.close()
         self._connections.clear()
@@ -165,11 +167,11 @@ class JobServer:
         log.error("cannot accept connections: %s; trying again in a second", error.strerror)
         for acceptor in self._acceptors:
             acceptor.stop()
-        gevent.spawn_later(ACCEPT_PAUSE_SECONDS, self._resume_accepting)
+        gevent.spawn_later(ACCEPT_PAUSE_SECONDS, self._start_accepting)
 
-    def _resume_accepting(self) -> None:
-        if not self._stop.is_set():
-            for listener, acceptor in zip(self._listeners, self._acceptors, strict=True):
+    def _start_accepting(self) -> None:
+        for listener, acceptor in zip(self._listeners, self._acceptors, strict=True):
+            if listener.fileno() >= 0:  # it may have been closed meanwhile
                 acceptor.start(self._accept, listener)
 
     def _open(self, sock: socket.socket, host: str) -> None:
