@@ -1,7 +1,8 @@
 """Every error that leaves geard, by whose fault it is and what the caller can do.
 
 Rule: no OSError, ssl.SSLError or parse error of another library crosses a public function; it is translated where
-the foreign call is made, with the address or file in the message and the cause kept.
+the foreign call is made, with the address or file in the message and the cause kept. Every error can be pickled, and so
+come out of a process pool.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ class ConfigError(GeardError):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.problems,)
+
 
 # --- the job server's or the network's fault ---------------------------------------------------------------------
 
@@ -101,6 +105,9 @@ class ServerError(GeardError):
         self.code = code
         self.text = text
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.code, self.text)
+
 
 class QueueFull(ServerError):
     """The function's queue is at its limit (admin `maxqueue`); the job was not queued. Try again later."""
@@ -120,6 +127,9 @@ class JobException(JobFailed):
         super().__init__(message)
         self.text = text
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (*self.args, self.text)
+
 
 class InvalidResult(GeardError, ValueError):
     """The job is complete, but its result is not in the encoding asked for; `data` is what the worker sent."""
@@ -127,6 +137,9 @@ class InvalidResult(GeardError, ValueError):
     def __init__(self, message: str, data: bytes) -> None:
         super().__init__(message)
         self.data = data
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (*self.args, self.data)
 
 
 class JobTimeout(GeardError, TimeoutError):
