@@ -41,7 +41,7 @@ BACKGROUND: Final = {
 
 def encoded(workload: Any, codec: Codec) -> bytes:
     """A workload for the wire. Where the encoding is of text, bytes are taken as encoded already."""
-    if codec.charset and isinstance(workload, BYTES_LIKE):
+    if type(workload) is not str and codec.charset and isinstance(workload, BYTES_LIKE):
         return bytes(workload)
     if workload is None and codec.name != JSON:
         raise InvalidRequest("the workload is None: submit an empty one, or use `encoding: json`")
