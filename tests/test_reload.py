@@ -232,7 +232,7 @@ def test_a_reload_during_a_stop_is_refused(gearmand: JobServerProcess) -> None:
         submit(gearmand, "hold", "job 0")
         daemon.wait_running(1)
         daemon.signal(signal.SIGTERM)
-        daemon.wait_for("draining: 1 jobs in flight")
+        daemon.wait_for("draining, jobs in flight: 1")
         refused = daemon.reload()
         daemon.release()
         assert refused.returncode == exits.FAILED

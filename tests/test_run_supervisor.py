@@ -33,7 +33,7 @@ def test_five_hundred_jobs_in_flight_all_finish_after_term_and_none_is_handed_ba
         daemon.wait_running(500)
         submit(gearmand, "hold", "later 0")
         daemon.signal(signal.SIGTERM)
-        daemon.wait_for("draining: 250 jobs in flight", 2)
+        daemon.wait_for("draining, jobs in flight: 250", 2)
         daemon.release()
         assert daemon.wait() == exits.DONE
         assert daemon.runs == Counter(names)
@@ -57,7 +57,7 @@ def test_a_second_signal_hands_the_jobs_back_at_once(gearmand: JobServerProcess,
         submit(gearmand, "sleep", "long 60")
         daemon.wait_running(1)
         daemon.signal(signal.SIGTERM)
-        daemon.wait_for("draining: 1 jobs in flight")
+        daemon.wait_for("draining, jobs in flight: 1")
         daemon.signal(second)
         assert daemon.wait() == exits.FAILED
         assert gearmand.status("sleep") == (1, 0, 0)
@@ -111,7 +111,7 @@ def test_geard_stop_waits_for_the_jobs_and_says_how_it_went(gearmand: JobServerP
         submit(gearmand, "hold", "job 0")
         daemon.wait_running(1)
         with subprocess.Popen(daemon.command("stop"), stderr=subprocess.PIPE) as stop:
-            daemon.wait_for("draining: 1 jobs in flight")
+            daemon.wait_for("draining, jobs in flight: 1")
             daemon.release()
             assert "1 of 1 jobs in flight finished" in stop.communicate(timeout=30)[1].decode()
         assert stop.returncode == exits.DONE
@@ -126,9 +126,19 @@ def test_geard_stop_waits_for_the_jobs_and_says_how_it_went(gearmand: JobServerP
 
 def test_a_config_that_cannot_run_is_78_with_every_problem_and_its_line() -> None:
     with Daemon(None, processes=2) as daemon:
-        daemon.write_config(capabilities={"count": "caps.count", "a": "caps.missing", "b": "no_such_module.f"})
+        daemon.write_config(
+            capabilities={
+                "b": {"function": "no_such_module.f", "processes": 1},
+                "count": "caps.count",
+                "a": "caps.missing",
+            },
+            on_start="caps.mising",
+        )
         daemon.start(wait=False)
         assert daemon.wait() == exits.CONFIG
+        assert re.findall(rf"^{daemon.config_path}:\d+:\d+: ([^:]+)", daemon.log, re.MULTILINE) == [
+            *("capabilities.a", "capabilities.b", "on_start")
+        ], "together and in the order of the file"
         assert daemon.log.count("'caps' has no 'missing'") == 1, "though both processes found it"
         assert f"{daemon.config_path}:2:" in daemon.log
         assert "no_such_module" in daemon.log
@@ -288,7 +298,7 @@ def test_usr2_logs_every_running_job_with_its_stack(gearmand: JobServerProcess) 
         submit(gearmand, "hold", "here 0")
         daemon.wait_running(1)
         daemon.signal(signal.SIGUSR2)
-        daemon.wait_for("1 busy greenlets")
+        daemon.wait_for("busy greenlets: 1")
         daemon.wait_for("time.sleep(0.05)")
         daemon.release()
         assert "here running for" in daemon.log, "function, handle and unique"

@@ -112,7 +112,7 @@ def test_every_way_to_tell_a_worker_process_to_stop(gearmand: JobServerProcess, 
             pool.hang_up()
         else:
             pool.process.send_signal(signal.SIGTERM)
-            eventually(lambda: "draining: 1 jobs in flight" in pool.log)
+            eventually(lambda: "draining, jobs in flight: 1" in pool.log)
         if ways == "TERM twice":
             pool.process.send_signal(signal.SIGTERM)
         else:

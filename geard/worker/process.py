@@ -28,7 +28,7 @@ from setproctitle import setproctitle
 
 from geard import exits, logs, messages
 from geard.config import Config
-from geard.errors import CapabilityError, ConfigError, Problem
+from geard.errors import ConfigError, Problem
 from geard.messages import (
     HEARTBEAT_JOBS,
     HEARTBEAT_SECONDS,
@@ -45,9 +45,9 @@ from geard.messages import (
     ReopenLog,
     Start,
 )
-from geard.worker.capability import import_path
 from geard.worker.directories import enter
 from geard.worker.greenlets import runtime, start_greenlet
+from geard.worker.on_start import call_on_start, check_on_start
 from geard.worker.pool import WorkerPool, snapshot
 from geard.worker.stacks import busy_greenlets
 from geard.worker.watchdog import Watchdog
@@ -92,7 +92,7 @@ class WorkerProcess:
         if not self._draining_since:
             self._draining_since = time.monotonic()
             self._ended_before_drain = self._pool.done + self._pool.failed
-            log.info("draining: %d jobs in flight", self._pool.running)
+            log.info("draining, jobs in flight: %d", self._pool.running)
             self._pool.drain()
             gevent.spawn(self._join)
         if timeout_seconds is not None:
@@ -127,7 +127,7 @@ class WorkerProcess:
 
     def _dump_stacks(self, _: DumpStacks) -> None:
         busy = busy_greenlets()
-        log.warning("%d busy greenlets", len(busy))
+        log.warning("busy greenlets: %d", len(busy))
         now = time.monotonic()
         for job, stack in busy:
             log.warning(
@@ -219,15 +219,17 @@ def make_pool(start: Start) -> WorkerPool:
     """Enter the config's directory and path, import its capabilities, call its on_start. Raises ConfigError."""
     config = start.config
     enter(config)
-    pool = WorkerPool(config, spawn=start_greenlet, runtime=runtime(_native_threads(config)), verbose=start.verbose)
+    problems: list[Problem] = []
+    try:
+        pool = WorkerPool(config, spawn=start_greenlet, runtime=runtime(_native_threads(config)), verbose=start.verbose)
+    except ConfigError as error:
+        problems += error.problems
     if config.on_start:
-        try:
-            import_path(config.on_start)()
-        except CapabilityError as error:
-            raise ConfigError([Problem(str(error), key="on_start")]) from error
-        except BaseException as error:  # user code: any way it fails, this process cannot run
-            log.error("on_start failed", exc_info=error)
-            raise ConfigError([Problem(f"{config.on_start} raised {error!r}", key="on_start")]) from error
+        problems += check_on_start(config.on_start)
+    if problems:
+        raise ConfigError(problems)
+    if config.on_start:
+        call_on_start(config.on_start)
     return pool
 
 
