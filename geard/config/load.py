@@ -39,7 +39,7 @@ class Source:
     def with_problems(self, problems: Iterable[Problem]) -> Source:
         """This source with more found wrong, placed and in the order of the file."""
         found = (*self.problems, *map(self.locate, problems))
-        return replace(self, problems=tuple(sorted(found, key=_order)))
+        return replace(self, problems=tuple(sorted(found, key=by_place)))
 
     def check(self) -> None:
         """Raise ConfigError if anything is wrong."""
@@ -128,7 +128,8 @@ def _read(file: str) -> str:
         raise ConfigError([problem]) from error
 
 
-def _order(problem: Problem) -> tuple[bool, int, int]:
+def by_place(problem: Problem) -> tuple[bool, int, int]:
+    """Sorts problems in the order of the file, those without a place last."""
     return not problem.line, problem.line, problem.column
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from geard.config.load import Source
+from geard.config.load import Source, by_place
 from geard.config.model import Config
 from geard.errors import Problem
 from geard.messages import CannotStart, FromChild, Ready, ToChild
@@ -229,6 +229,7 @@ class Generation:
 
     def _fail(self, *problems: Problem, now: float) -> None:
         self.problems.extend(problem for problem in problems if problem not in self.problems)
+        self.problems.sort(key=by_place)
         for child in self.children:
             if child.phase is Phase.STARTING and child.kill_at is not None:
                 child.kill_at = min(child.kill_at, now + VERDICT_SECONDS)

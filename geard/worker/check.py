@@ -21,10 +21,10 @@ from gevent import monkey
 from greenlet import greenlet
 
 from geard.config.model import Config
-from geard.errors import CapabilityError, Problem
 from geard.findings import IMPORT_TIMEOUT_SECONDS, Findings, Served
-from geard.worker.capability import BoundCapability, import_path, resolve_all
+from geard.worker.capability import BoundCapability, resolve_all
 from geard.worker.directories import enter
+from geard.worker.on_start import check_on_start
 
 BLOCKING: Final = {  # what modules import by name from the standard library that a patched process must not block in
     "os": ("fork", "forkpty", "waitpid"),
@@ -56,21 +56,6 @@ def describe(capability: BoundCapability) -> Served:
     if inspect.isgeneratorfunction(capability.function):
         convention += ", a generator"
     return Served(capability.name, convention, capability.codec.name)
-
-
-def check_on_start(path: str) -> list[Problem]:
-    """What is wrong with the config's on_start. It is not called: that is for worker processes only."""
-    try:
-        function = import_path(path)
-        inspect.signature(function).bind()
-    except CapabilityError as error:
-        message, _, hint = str(error).partition("\n")
-        return [Problem(message, key="on_start", hint=hint)]
-    except TypeError as error:
-        return [Problem(f"{path} cannot be called without arguments: {error}", key="on_start")]
-    except ValueError:
-        return []  # a C function that does not tell its signature
-    return []
 
 
 def replaced() -> list[object]:
