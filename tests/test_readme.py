@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import pytest
 
+from geard import exits
 from tests.support.servers import free_port
 from tests.support.waiting import eventually
 
@@ -149,3 +150,9 @@ def test_the_readme_names_no_command_or_file_that_there_is_not() -> None:
 
     for command in set(re.findall(r"`geard ([a-z]+)", text)):
         assert command in COMMANDS, command
+
+
+def test_the_readme_has_every_exit_code() -> None:
+    table = README.read_text().partition("| code | meaning |")[2].partition("\n\n")[0]
+    shown = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for code in row.split(",")}
+    assert shown == {value for name, value in vars(exits).items() if name.isupper()}
