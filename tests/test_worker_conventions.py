@@ -103,10 +103,10 @@ def test_the_log_names_function_handle_and_unique_of_a_failed_job_with_its_trace
 ) -> None:
     [handle] = caller.submit("misbehave", "raise", unique="named-in-the-log")
     caller.packets()
-    if isinstance(pool, PoolInThreads):
-        eventually(lambda: f"misbehave {handle} named-in-the-log" in pool.log)
-    else:
-        eventually(lambda: "Traceback" in pool.log and "as it does" in pool.log)
+    line = f"misbehave {handle} (unique named-in-the-log): job failed: ValueError: as it does"
+    eventually(lambda: line in pool.log, what=line)
+    if isinstance(pool, PoolInProcess):
+        eventually(lambda: f"{line}\nTraceback (most" in pool.log, what="the traceback below it")
 
 
 def test_a_hands_on_function_knows_its_job(
@@ -184,3 +184,11 @@ def test_gearmans_own_tools_are_served_as_well(
     assert (failed.returncode, failed.stderr) == (1, b"Job failed\n")
     status = subprocess.run(["gearadmin", *server, "--status"], capture_output=True, timeout=60, check=True)
     assert b"reverse\t0\t0\t1\n" in status.stdout
+
+
+def test_a_unique_with_a_line_break_does_not_pass_for_a_line_of_the_log(
+    pool: PoolInThreads | PoolInProcess, caller: Caller
+) -> None:
+    caller.submit("misbehave", "raise", unique="first\nsecond")
+    caller.packets()
+    eventually(lambda: "(unique 'first\\nsecond'): job failed" in pool.log)
