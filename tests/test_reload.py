@@ -11,7 +11,7 @@ from collections import Counter
 from geard import exits
 from tests.support.daemon import CAPABILITIES, Daemon, Load, submit
 from tests.support.servers import Gearmand, JobServerProcess
-from tests.support.waiting import eventually
+from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 GREETING = '\n\ndef greet(workload):\n    record("hello")\n'
 
@@ -245,6 +245,13 @@ def test_reload_finds_the_supervisor_of_a_config_that_is_no_yaml_any_more(gearma
     with Daemon(gearmand) as daemon:
         daemon.start()
         daemon.config_path.write_text(f"control_socket: {daemon.socket}\njob_servers: [\n")
+        elsewhere = os.environ | {"XDG_RUNTIME_DIR": str(daemon.directory / "no-such-directory")}
+        unnamed = subprocess.run(
+            daemon.command("reload"), env=elsewhere, capture_output=True, text=True, timeout=DEADLINE_SECONDS
+        )
+        assert unnamed.returncode == exits.UNAVAILABLE
+        assert "must be named with --socket" in unnamed.stderr
+        assert f"{daemon.config_path}:3" in unnamed.stderr
         refused = daemon.geard("reload", "--socket", daemon.socket)
         assert refused.returncode == exits.CONFIG
         assert f"{daemon.config_path}:3" in refused.stderr

@@ -93,12 +93,18 @@ def stop(socket_path: str, now: bool) -> None:
 
 
 def find_socket(config: str | None) -> str:
-    """The control socket that a config names, however broken the rest of it is; else the usual one."""
+    """The control socket that a config names, however broken the rest of it is; else the usual one.
+
+    Raises CannotConnect when the config cannot be read at all and there is no usual one."""
+    usual = default_control_socket()
     try:
-        named = examine_config(config or default_path()).config.control_socket
+        source = examine_config(config or default_path())
     except ConfigError:
-        named = None  # there is no config here, and none is needed where the socket is in the usual place
-    return named or default_control_socket()
+        return usual  # there is no config here, and none is needed where the socket is in the usual place
+    if source.problems and not source.places and not os.path.exists(usual):
+        problems = "\n".join(map(str, source.problems))
+        raise CannotConnect(f"the control socket must be named with --socket: the config cannot say it.\n{problems}")
+    return source.config.control_socket or usual
 
 
 def ask(path: str, command: str) -> Answer:
