@@ -116,7 +116,7 @@ class JobServer:
         self._start_accepting()
         self._end_of_turn_watcher.start(self._end_of_turn)
         self._sweeper.start(self._sweep)
-        log.info("job server on %s, %d jobs in the queue", ", ".join(self.addresses), len(self.rules.jobs))
+        log.info("job server on %s, jobs in its queues: %d", ", ".join(self.addresses), len(self.rules.jobs))
 
     def stop_accepting(self) -> None:
         """Leave the addresses to others. Who is connected is still served. Idempotent."""
