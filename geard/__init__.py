@@ -29,6 +29,7 @@ _HOME = {
     "Task": "geard.client",
     "Worker": "geard.worker",
     "WorkerPool": "geard.worker",
+    "config_from": "geard.config",
     "load_config": "geard.config",
 }
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from geard.config import Capability as Capability
     from geard.config import Config as Config
     from geard.config import JobServer as JobServer
+    from geard.config import config_from as config_from
     from geard.config import load_config as load_config
     from geard.errors import ConfigError as ConfigError
     from geard.errors import ConnectionLost as ConnectionLost

@@ -102,5 +102,5 @@ def test_something_else_on_the_port_is_an_error_at_once(answer: bytes, error: ty
         peer.socket.recv(100)
         peer.send_bytes(answer)
 
-    with ScriptedServer(script) as server, Admin(server.address) as admin, pytest.raises(error):
+    with ScriptedServer(script) as server, Admin(server.address) as admin, pytest.raises(error, match=server.address):
         admin.status()

@@ -278,7 +278,7 @@ def test_a_job_for_a_function_we_do_not_have_is_failed_and_logged(mode: str) -> 
         eventually(lambda: (b"H:good", b"cba") in ANSWERS, what="the next job on the same connection")
         assert failed == [b"H:9"]
         assert scripted.connections == 1
-        assert "job for a function that we do not have: failed" in pool.log
+        assert "no such function here: failed" in pool.log
 
 
 @pytest.mark.parametrize("mode", BOTH_WAYS)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from geard.config import JobServer, parse_address
@@ -58,23 +59,23 @@ class Admin:
 
     def status(self) -> list[FunctionStatus]:
         """Each function's jobs and workers."""
-        return [FunctionStatus.parse(line) for line in self._list("status")]
+        return self._rows(FunctionStatus.parse, "status")
 
     def priority_status(self) -> list[PriorityStatus]:
         """Each function's waiting jobs by priority, and its workers."""
-        return [PriorityStatus.parse(line) for line in self._list("prioritystatus")]
+        return self._rows(PriorityStatus.parse, "prioritystatus")
 
     def workers(self) -> list[WorkerStatus]:
         """Every connection to the job server; those with functions are workers."""
-        return [WorkerStatus.parse(line) for line in self._list("workers")]
+        return self._rows(WorkerStatus.parse, "workers")
 
     def show_jobs(self) -> list[JobStatus]:
         """Every job that the job server holds."""
-        return [JobStatus.parse(line) for line in self._list("show", "jobs")]
+        return self._rows(JobStatus.parse, "show", "jobs")
 
     def show_unique_jobs(self) -> list[str]:
         """The unique of every job that the job server holds; empty for a job without."""
-        return [line.decode(errors="backslashreplace") for line in self._list("show", "unique", "jobs")]
+        return self._rows(lambda line: line.decode(errors="backslashreplace"), "show", "unique", "jobs")
 
     def version(self) -> str:
         """The job server's version, as it calls it."""
@@ -111,11 +112,21 @@ class Admin:
         self._line("cancel", "job", handle)
 
     def _line(self, *words: str) -> str:
-        line = self._ask(words, lambda data: data if data.endswith(b"\n") else None)
-        return text.answer_line(line).decode(errors="backslashreplace")
+        with self._named():
+            line = self._ask(words, lambda data: data if data.endswith(b"\n") else None)
+            return text.answer_line(line).decode(errors="backslashreplace")
 
-    def _list(self, *words: str) -> list[bytes]:
-        return self._ask(words, text.answer_to_list)
+    def _rows(self, parse: Callable[[bytes], T], *words: str) -> list[T]:
+        with self._named():
+            return [parse(line) for line in self._ask(words, text.answer_to_list)]
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Whoever asks several job servers wants to know which of them it was."""
+        try:
+            yield
+        except ProtocolError as error:
+            raise type(error)(f"{self.server}: {error}") from error
 
     def _ask(self, words: tuple[str, ...], complete: Callable[[bytes], T | None]) -> T:
         request = text.request(*words)
@@ -146,4 +157,4 @@ class Admin:
                 if answer is not None:
                     return answer
             if len(received) > MAX_ANSWER_BYTES:
-                raise ProtocolError(f"{self.server} sent over {MAX_ANSWER_BYTES} bytes as one answer")
+                raise ProtocolError(f"over {MAX_ANSWER_BYTES} bytes as one answer")

@@ -33,6 +33,7 @@ from geard.protocol import Command, Packet, request
 from geard.worker.capability import BoundCapability
 from geard.worker.job import Job
 from geard.worker.reconnect import Backoff
+from geard.worker.run import log_refused
 from geard.worker.session import FAREWELL, Session
 from geard.worker.window import HOARD_SECONDS, MAX_WINDOW, GrabWindow, grabs_due
 
@@ -272,10 +273,7 @@ class Channel:
         raise ProtocolError(f"sent {packet.command.name}, which nobody asked for")
 
     def _refuse(self, session: Session, handle: bytes, function: bytes) -> None:
-        log.error(
-            "job for a function that we do not have: failed",
-            extra={"function": function.decode(errors="replace"), "handle": handle.decode(errors="replace")},
-        )
+        log_refused(function, handle)
         session.send(request(Command.WORK_FAIL, handle))
 
     # --- connecting -----------------------------------------------------------------------------------------------

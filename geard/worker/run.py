@@ -42,8 +42,18 @@ def label(job: Job) -> str:
     """`reverse H:host:7 (unique u-1)`: what every line about a job begins with."""
     if not job.unique:
         return f"{job.function} {job.handle}"
-    # A client chose it: a line break in it must not look like another line of the log.
-    return f"{job.function} {job.handle} (unique {job.unique if job.unique.isprintable() else ascii(job.unique)})"
+    return f"{job.function} {job.handle} (unique {printable(job.unique)})"
+
+
+def printable(text: str) -> str:
+    """What a client chose, for a log line: a line break in it must not look like another line of the log."""
+    return text if text.isprintable() else ascii(text)
+
+
+def log_refused(function: bytes, handle: bytes) -> None:
+    """The line about a job for a function that this worker does not have, and fails."""
+    about = {"function": function.decode(errors="replace"), "handle": handle.decode(errors="replace")}
+    log.error("%s %s: no such function here: failed", printable(about["function"]), about["handle"], extra=about)
 
 
 def describe(error: BaseException) -> str:

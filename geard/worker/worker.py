@@ -23,7 +23,7 @@ from geard.protocol import DEFAULT_MAX_PACKET_BYTES, Command, Packet, request
 from geard.worker.capability import BoundCapability, bind
 from geard.worker.job import Job
 from geard.worker.pool import THREADS, default_client_id
-from geard.worker.run import run
+from geard.worker.run import log_refused, run
 from geard.worker.session import Session
 from geard.worker.window import GrabWindow
 
@@ -168,9 +168,7 @@ class Worker:
             capability = self._capabilities.get(packet.function)
             if capability is not None:
                 return GrabbedJob(self._session, capability, packet, time.monotonic())
-            function, handle = (field.decode(errors="replace") for field in (packet.function, packet.handle))
-            about = {"function": function, "handle": handle}
-            log.error("job for a function that we do not have: failed: %s %s", function, handle, extra=about)
+            log_refused(packet.function, packet.handle)
             self._send(Command.WORK_FAIL, packet.handle)
             self._send(command)
 
