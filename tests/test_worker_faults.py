@@ -260,7 +260,9 @@ def test_a_server_that_stops_reading_is_given_up_and_no_greenlet_stays_behind(mo
         eventually(lambda: not pool.jobs(), what="the end of the job that streamed")
         pool.drain()
         assert pool.join() == []
-    assert f"{broken.address} does not answer; connecting again" in pool.log
+    # The system tells one thread why, in its recv or send; another one's send finds but a broken pipe, perhaps first.
+    reasons = (f"{broken.address} does not answer", f"lost {broken.address}: broken pipe")
+    assert any(f"{reason}; connecting again" in pool.log for reason in reasons)
 
 
 @pytest.mark.parametrize("mode", BOTH_WAYS)
@@ -302,9 +304,12 @@ def test_a_job_that_the_server_no_longer_knows_is_logged_and_nothing_more(mode: 
 
 @pytest.mark.parametrize("mode", BOTH_WAYS)
 def test_a_job_server_killed_with_jobs_in_flight_gets_new_jobs_done_after_its_return(mode: str) -> None:
-    with Gearmand() as server, start_pool(mode, server.address, OFFERED) as pool:
-        background(server.address, "sleep", *(f"{number} 0.6" for number in range(4)))
-        eventually(lambda: server.status("sleep")[1] == 4)
+    gate = {name: name for name in ("wait_for_gate", "open_gate", "close_gate")}
+    with Gearmand() as server, start_pool(mode, server.address, OFFERED | gate) as pool:
+        with Caller(server.address) as caller:
+            assert caller.run("close_gate")[0] == "WORK_COMPLETE"
+        background(server.address, "wait_for_gate", *"1234")
+        eventually(lambda: sum(job.seconds > 0 for job in pool.jobs()) == 4, what="four running jobs")
         server.kill()
         eventually(
             lambda: f"{server.address} closed the connection" in pool.log or f"lost {server.address}" in pool.log
@@ -313,13 +318,14 @@ def test_a_job_server_killed_with_jobs_in_flight_gets_new_jobs_done_after_its_re
         server.start()
         with Caller(server.address) as caller:
             assert caller.run("reverse", "abc") == ("WORK_COMPLETE", b"cba")
+            assert caller.run("open_gate")[0] == "WORK_COMPLETE"
         dropped = f"dropped: the connection to {server.address} is gone"
         eventually(lambda: pool.log.count(dropped) == 4, what="the results of the lost jobs in the log")
         eventually(lambda: not pool.jobs())
         assert pool.connected() == 1
         with Caller(server.address) as caller:
             assert [caller.run("reverse", "abc") for _ in range(10)] == [("WORK_COMPLETE", b"cba")] * 10
-        assert server.status("sleep") == (0, 0, 1), "nobody answered for jobs of another life"
+        assert server.status("wait_for_gate") == (0, 0, 1), "nobody answered for jobs of another life"
 
 
 def test_a_free_port_that_is_nobodys_is_no_reason_to_wait_with_a_drain() -> None:
