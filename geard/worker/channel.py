@@ -329,7 +329,7 @@ class Channel:
         if self._backoff.failed(error):
             running = sum(job.session is session for job in self.jobs)
             log.warning(
-                "%s; connecting again%s", error, f", {running} jobs in flight are lost to others" * bool(running)
+                "%s; connecting again%s", error, f"; lost to others, jobs in flight: {running}" * bool(running)
             )
 
     # --- the channel's decisions, and its end ---------------------------------------------------------------------
