@@ -314,7 +314,7 @@ def test_a_job_server_killed_with_jobs_in_flight_gets_new_jobs_done_after_its_re
         eventually(
             lambda: f"{server.address} closed the connection" in pool.log or f"lost {server.address}" in pool.log
         )
-        assert "; connecting again, 4 lost to others, jobs in flight" in pool.log
+        assert "; connecting again; lost to others, jobs in flight: 4" in pool.log
         server.start()
         with Caller(server.address) as caller:
             assert caller.run("reverse", "abc") == ("WORK_COMPLETE", b"cba")

@@ -328,9 +328,7 @@ class Channel:
         error = session.error or ConnectionLost(f"lost {self.server}")
         if self._backoff.failed(error):
             running = sum(job.session is session for job in self.jobs)
-            log.warning(
-                "%s; connecting again%s", error, f"; lost to others, jobs in flight: {running}" * bool(running)
-            )
+            log.warning("%s; connecting again%s", error, f"; lost to others, jobs in flight: {running}" * bool(running))
 
     # --- the channel's decisions, and its end ---------------------------------------------------------------------
 

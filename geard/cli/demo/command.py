@@ -30,18 +30,19 @@ def demo() -> None:
 
     Exit codes: 0 done, 1 a job did not end as it should, 130 interrupted.
     """
-    shown = stage()
-    start = time.monotonic()
-    shown.say("", f"geard {__version__} runs Python functions as jobs. A config says which:", "")
-    shown.say("    capabilities:", *(f"    {line}" for line in CAPABILITIES.splitlines()), "")
-    rows = acts()
-    with one_interrupt(), DemoDaemon() as daemon, Client(daemon.address) as client:
-        with shown.waiting("starting a job server and the daemon"):
-            daemon.start()
-        shown.say("A job server and the daemon are up. A client submits these jobs, all at once:", "")
-        with shown.showing():
-            for act in rows:
-                run_act(client, act, shown.started, shown.ended)
+    with one_interrupt():  # from before the first line on, so that no moment is left to Python's own way
+        shown = stage()
+        start = time.monotonic()
+        shown.say("", f"geard {__version__} runs Python functions as jobs. A config says which:", "")
+        shown.say("    capabilities:", *(f"    {line}" for line in CAPABILITIES.splitlines()), "")
+        rows = acts()
+        with DemoDaemon() as daemon, Client(daemon.address) as client:
+            with shown.waiting("starting a job server and the daemon"):
+                daemon.start()
+            shown.say("A job server and the daemon are up. A client submits these jobs, all at once:", "")
+            with shown.showing():
+                for act in rows:
+                    run_act(client, act, shown.started, shown.ended)
     took = time.monotonic() - start
     if not all(row.is_as_expected for act in rows for row in act):
         raise GeardError("a job did not end as it should; please report this with what is shown above")
