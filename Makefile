@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 NEEDS  := gearman-job-server:/usr/sbin/gearmand gearman-tools:/usr/bin/gearman stunnel4:/usr/bin/stunnel4 zsh:/usr/bin/zsh fish:/usr/bin/fish
 
-.PHONY: demo test lint types bench clean programs
+.PHONY: demo test lint types bench chaos soak clean programs
 
 demo: $(STAMP)
 	$(VENV)/bin/geard demo
@@ -21,6 +21,12 @@ types: $(STAMP)
 
 bench: $(STAMP)
 	$(PYTHON) -m tests.bench $(ARGS)
+
+chaos: $(STAMP) programs
+	$(PYTHON) -m tests.chaos $(ARGS)
+
+soak: $(STAMP) programs
+	$(PYTHON) -m tests.soak $(ARGS)
 
 $(STAMP): pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "geard needs Python 3.11 or later"; exit 1; }

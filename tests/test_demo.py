@@ -76,7 +76,7 @@ def test_ctrl_c_ends_it_at_any_moment(surroundings: dict[str, str], moment: str)
     with Running("demo", terminal=True, variables=surroundings) as running:
         running.sees(moment)
         running.interrupt()
-        assert running.ends() == exits.INTERRUPTED
+        assert running.ends() == exits.INTERRUPTED, running.text
         assert "geard: interrupted" in running.text
         assert "Traceback" not in running.text
 
@@ -96,7 +96,7 @@ def test_ctrl_c_again_and_again_does_not_stop_the_cleaning_up(surroundings: dict
         running.sees("count_slowly  12")
         while running.process.poll() is None:
             running.interrupt()
-        assert running.ends() == exits.INTERRUPTED
+        assert running.ends() == exits.INTERRUPTED, running.text
 
 
 def test_a_daemon_that_cannot_start_is_told_with_its_reason(surroundings: dict[str, str]) -> None:
