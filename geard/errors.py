@@ -7,8 +7,12 @@ come out of a process pool.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+MOST_PROBLEMS: Final = 100
+"""So many problems of a config are told; whoever has mended them asks again."""
 
 
 class GeardError(Exception):
@@ -30,7 +34,8 @@ class CapabilityError(GeardError):
 class Problem:
     """One thing wrong with a config: what, where, what was expected and what to do.
 
-    `line` and `column` count from 1, and are 0 where the problem has no place in the file."""
+    `line` and `column` count from 1, and are 0 where the problem has no place in the file. `count` is how many problems
+    this one stands for: more than one only where it ends a list that would be too long."""
 
     message: str
     file: str = ""
@@ -39,10 +44,12 @@ class Problem:
     key: str = ""
     expected: str = ""
     hint: str = ""
+    count: int = 1
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
-        head = ": ".join(part for part in (place, self.key, self.message) if part)
+        key = self.key if len(self.key) <= 200 else f"{self.key[:199]}…"
+        head = ": ".join(part for part in (place, key, self.message) if part)
         details = [
             f"    expected: {self.expected}" if self.expected else "",
             f"    {self.hint}" if self.hint else "",
@@ -50,11 +57,20 @@ class Problem:
         return "\n".join([head, *filter(None, details)])
 
 
+def most(problems: Iterable[Problem], *, more: int = 0) -> tuple[Problem, ...]:
+    """The first hundred, and one that stands for the others and for `more`."""
+    found = list(problems)
+    single = [problem for problem in found if problem.count == 1]
+    more += sum(problem.count for problem in found if problem.count > 1) + len(single[MOST_PROBLEMS:])
+    rest = [Problem(f"… and {more:,} more", count=more)] if more else []
+    return (*single[:MOST_PROBLEMS], *rest)
+
+
 class ConfigError(GeardError):
-    """A config that cannot run. `problems` holds all that is wrong with it, in the order of the file."""
+    """A config that cannot run. `problems` holds what is wrong with it, in the order of the file, see `most`."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
+        self.problems = most(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -160,3 +160,20 @@ def test_a_missing_config_is_a_config_error() -> None:
     done = check("-c", "none.yaml")
     assert done.returncode == exits.CONFIG
     assert done.stderr.startswith("none.yaml: cannot be read: no such file or directory\n")
+
+
+def test_what_a_variable_holds_is_not_told_by_an_import_that_fails(here: Path) -> None:
+    Path("geard.yaml").write_text("capabilities: {reverse: '${MODULE}.reverse', b: '${MODULE}'}\n")
+    done = check(MODULE="s3cretmodule.s3cretname")
+    assert done.returncode == exits.CONFIG
+    assert "s3cret" not in done.stderr
+    assert "${MODULE}" in done.stderr
+
+
+def test_of_a_great_many_problems_the_first_hundred_are_told_and_all_are_counted(here: Path) -> None:
+    keys = "".join(f"key{number}: 1\n" for number in range(3000))
+    Path("geard.yaml").write_text(f"{keys}capabilities: {{reverse: geard.examples.reverse}}\n")
+    done = check()
+    assert done.returncode == exits.CONFIG
+    assert done.stderr.count("unknown key") == 100
+    assert done.stderr.endswith("… and 2,900 more\ngeard.yaml cannot run: 3,000 problems\n")

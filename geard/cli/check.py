@@ -51,7 +51,7 @@ def check(path: str) -> None:
             + ", ".join(findings.imported_early)
         )
     if source.problems:
-        say(f"{source.file} cannot run: {count(len(source.problems), 'problem')}")
+        say(f"{source.file} cannot run: {count(sum(problem.count for problem in source.problems), 'problem')}")
         sys.exit(exits.CONFIG)
     click.echo("\n".join([f"{source.file} can run.", *plan(source.config, findings.served)]))
 

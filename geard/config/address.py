@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from geard.config.filled import cut
 from geard.config.model import DEFAULT_PORT, JobServer, Tls
 from geard.errors import InvalidRequest
 
@@ -15,11 +16,11 @@ ADDRESS_EXPECTED = "host, host:port or [v6]:port"
 def parse_address(text: str, tls: Tls | None = None) -> JobServer:
     """The job server that `text` names. Raises InvalidRequest, saying what is wrong with it."""
     if text.count(":") > 1 and not text.startswith("["):
-        raise InvalidRequest(f"{text!r}: an IPv6 address goes in brackets, as in [::1]:{DEFAULT_PORT}")
+        raise InvalidRequest(f"{cut(text)!r}: an IPv6 address goes in brackets, as in [::1]:{DEFAULT_PORT}")
     match = _ADDRESS.fullmatch(text)
     if not match:
-        raise InvalidRequest(f"{text!r} is not an address: expected {ADDRESS_EXPECTED}")
+        raise InvalidRequest(f"{cut(text)!r} is not an address: expected {ADDRESS_EXPECTED}")
     port = int(match["port"] or DEFAULT_PORT)
     if not 0 < port < 65536:
-        raise InvalidRequest(f"{text!r}: port {port} is not between 1 and 65535")
+        raise InvalidRequest(f"{cut(text)!r}: port {port} is not between 1 and 65535")
     return JobServer(match["v6"] or match["host"], port, tls)

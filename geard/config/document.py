@@ -16,8 +16,9 @@ from typing import Any, Final, NoReturn
 
 import yaml
 
+from geard.config.filled import Filled
 from geard.config.interpolation import expand
-from geard.config.problems import UNUSABLE, Refused, describe, join_item, join_key
+from geard.config.problems import UNUSABLE, Problems, Refused, describe, join_item, join_key
 from geard.errors import ConfigError, Problem
 
 MAX_DEPTH: Final = 20  # a config needs five
@@ -29,6 +30,7 @@ _NUMBER_TAGS: Final = {_TAG + "int", _TAG + "float"}
 _TYPED_TAGS: Final = {*_NUMBER_TAGS, _TAG + "bool", _TAG + "null"}
 _DECIMAL: Final = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]\d+)?", re.ASCII)
 _MERGE_TAG: Final = _TAG + "merge"
+_FAST_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _HINTS: Final = {  # part of what PyYAML says -> what the writer can do about it
     "'\\t'": "indent with spaces: YAML allows no tabs",
     "mapping values are not allowed": "put a text that holds a colon and a space in quotes, and check the indentation",
@@ -45,13 +47,15 @@ _HINTS: Final = {  # part of what PyYAML says -> what the writer can do about it
 
 class Document:
     """The data of one YAML text. `places` are (line, column) by key path, counted from 1; for an entry of a mapping
-    that of its key. `problems` are those that left the rest readable; UNUSABLE stands where such a value was."""
+    that of its key. `problems` are those that left the rest readable; UNUSABLE stands where such a value was. `filled`
+    is what came from the environment."""
 
     def __init__(self, text: str, file: str, environ: Mapping[str, str]) -> None:
         """Raises ConfigError when the text is not YAML, or is none that a config could be."""
         self.file = file
         self.places: dict[str, tuple[int, int]] = {}
-        self.problems: list[Problem] = []
+        self.problems = Problems()
+        self.filled = Filled()
         self._environ = environ
         self._expanded = 0
         self._loader: Any = yaml.SafeLoader("")  # for its resolver and constructor of scalars
@@ -61,6 +65,13 @@ class Document:
         self.data: Any = self._value(node, "", 1)
 
     def _compose(self, text: str) -> yaml.Node | None:
+        try:
+            return yaml.compose(text, _FAST_LOADER)
+        except (yaml.YAMLError, UnicodeError, RecursionError):
+            return self._compose_slowly(text)
+
+    def _compose_slowly(self, text: str) -> yaml.Node | None:
+        """With PyYAML's own parser, whose errors say more than libyaml's."""
         try:
             return yaml.compose(text, yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
@@ -88,9 +99,9 @@ class Document:
         if depth > MAX_DEPTH:
             self._fail(f"nested more than {MAX_DEPTH} levels deep", node.start_mark)
         if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node, path)
+            return self._scalar(node, path, is_value=True)
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-            return [self._item(item, join_item(path, index), depth) for index, item in enumerate(node.value)]
+            return [self._item(item, path, index, depth) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return self._mapping(node, path, depth)
         return self._refuse_tag(node, path)
@@ -100,9 +111,16 @@ class Document:
         if self._expanded > MAX_EXPANDED:
             self._fail("its aliases and variables expand to too much", node.start_mark, expected="10 MB at most")
 
-    def _item(self, node: yaml.Node, path: str, depth: int) -> Any:
+    def _item(self, node: yaml.Node, around: str, index: int, depth: int) -> Any:
+        path = join_item(around, index)
         self._place(path, node)
-        return self._value(node, path, depth + 1)
+        return self._inner(node, path, around, depth)
+
+    def _inner(self, node: yaml.Node, path: str, around: str, depth: int) -> Any:
+        value = self._value(node, path, depth + 1)
+        if self.filled.holds(path):
+            self.filled.around.add(around)
+        return value
 
     def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> Any:
         data: dict[str, Any] = {}
@@ -115,15 +133,20 @@ class Document:
             if name is None:
                 continue
             entry = join_key(path, name)
+            if name != key_node.value and self._took_from_environment(key_node):
+                self.filled.keys[entry] = join_key(path, key_node.value)
             if name in data:
                 line = self.places[entry][0]
                 self._note("this key is given twice", key_node.start_mark, entry, hint=f"the first is in line {line}")
                 continue
             self._place(entry, key_node)
-            data[name] = self._value(value_node, entry, depth + 1)
-        for merged in to_merge:  # after all else: what is written here wins, then what is merged first
+            data[name] = self._inner(value_node, entry, path, depth)
+        below: dict[str, Any] = {}
+        for merged in to_merge:  # what is written here wins, then what is merged first
             for mapping in self._merged(merged, path, depth):
-                data = {**mapping, **data}
+                for name, value in mapping.items():
+                    below.setdefault(name, value)
+        data = {**below, **data}
         return data if data or not node.value else UNUSABLE
 
     def _key(self, node: yaml.Node, path: str) -> str | None:
@@ -134,9 +157,13 @@ class Document:
         if isinstance(value, str):
             return value
         if value is not UNUSABLE:
+            shown = node.value if self._took_from_environment(node) else describe(value)
             hint = f'put it in quotes: "{node.value}"'
-            self._note(f"a key cannot be {describe(value)}", node.start_mark, path, expected="text", hint=hint)
+            self._note(f"a key cannot be {shown}", node.start_mark, path, expected="text", hint=hint)
         return None
+
+    def _took_from_environment(self, node: yaml.ScalarNode) -> bool:
+        return bool(expand(node.value, self._environ)[1])
 
     def _merged(self, node: yaml.Node, path: str, depth: int) -> list[dict[str, Any]]:
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
@@ -146,18 +173,21 @@ class Document:
         values = [self._value(one, path, depth + 1) for one in nodes]
         return [value for value in values if isinstance(value, dict)]
 
-    def _scalar(self, node: yaml.ScalarNode, path: str) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, path: str, *, is_value: bool = False) -> Any:
         try:
-            text = expand(node.value, self._environ)
+            text, variables = expand(node.value, self._environ)
         except Refused as refused:
             self._note(refused.message, node.start_mark, path, expected=refused.expected, hint=refused.hint)
             return UNUSABLE
         self._count(len(text), node)
+        self.filled.values |= variables
+        if variables and is_value:
+            self.filled.written.setdefault(path, node.value)
         if not _is_unicode(text):
             self._note("is not valid Unicode", node.start_mark, path, expected="text that UTF-8 can encode")
             return UNUSABLE
         tag = node.tag
-        if text != node.value and node.style is None:
+        if text != node.value and not node.style:
             tag = self._loader.resolve(yaml.ScalarNode, text, (True, False))
         if tag in _TEXT_TAGS or (tag in _NUMBER_TAGS and not _DECIMAL.fullmatch(text)):
             return text
@@ -177,7 +207,7 @@ class Document:
         self.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
 
     def _note(self, message: str, mark: yaml.Mark, path: str, *, expected: str = "", hint: str = "") -> None:
-        self.problems.append(Problem(message, self.file, mark.line + 1, mark.column + 1, path, expected, hint))
+        self.problems.add(Problem(message, self.file, mark.line + 1, mark.column + 1, path, expected, hint))
 
     def _fail(self, message: str, mark: yaml.Mark | None = None, *, expected: str = "", hint: str = "") -> NoReturn:
         place = (mark.line + 1, mark.column + 1) if mark else (0, 0)

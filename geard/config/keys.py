@@ -47,10 +47,12 @@ greenlets = whole_number(1, 100_000)
 def address(value: Any, at: At) -> JobServer:
     """A job server written as text."""
     if not isinstance(value, str):
-        raise refuse(value, f"{ADDRESS_EXPECTED}, or a mapping with host, port and tls")
+        raise refuse(value, f"{ADDRESS_EXPECTED}, or a mapping with host, port and tls", at)
     try:
         return parse_address(value)
     except InvalidRequest as error:
+        if at.filled.holds(at.path):
+            raise Refused(f"{at.shown(value)} is not an address", expected=ADDRESS_EXPECTED) from None
         raise Refused(str(error)) from None
 
 
@@ -79,7 +81,7 @@ def job_server(value: Any, at: At) -> JobServer:
 def job_servers(value: Any, at: At) -> tuple[JobServer, ...]:
     """The list of job servers: one at least, none of them twice."""
     if value == []:
-        raise refuse(value, f"at least one job server, such as [localhost:{DEFAULT_PORT}]")
+        raise refuse(value, f"at least one job server, such as [localhost:{DEFAULT_PORT}]", at)
     return _job_servers(value, at)
 
 
@@ -126,14 +128,14 @@ def capability(value: Any, at: At) -> Capability:
         return _capability(value, at)
     if isinstance(value, str) or callable(value):
         return Capability(function(value, at))
-    raise refuse(value, f"{DOTTED_PATH_EXPECTED}, or a mapping with the keys {', '.join(CAPABILITY_KEYS)}")
+    raise refuse(value, f"{DOTTED_PATH_EXPECTED}, or a mapping with the keys {', '.join(CAPABILITY_KEYS)}", at)
 
 
 def capabilities(value: Any, at: At) -> dict[str, Capability]:
     """The functions on offer, by the names that clients call."""
     expected = "function names with their dotted paths, such as {reverse: geard.examples.reverse}"
     if not isinstance(value, Mapping) or not value:
-        raise refuse(value, expected)
+        raise refuse(value, expected, at)
     found = {}
     for name, item in value.items():
         here = at.key(name)
@@ -164,14 +166,15 @@ def check_patience(config: Config, at: At) -> None:
     if hang <= warning:
         key = "block_warning" if hang == Config().hang_timeout_seconds else "hang_timeout"
         at.key(key).report(
-            f"hang_timeout ({format_duration(hang)}) is not longer than block_warning ({format_duration(warning)})"
+            f"hang_timeout ({at.key('hang_timeout').shown(format_duration(hang))}) is not longer than "
+            f"block_warning ({at.key('block_warning').shown(format_duration(warning))})"
         )
 
 
 def config(value: Any, at: At) -> Config:
     """The whole config."""
     if not isinstance(value, Mapping):
-        raise Refused(f"a config cannot be {describe(value)}", expected="keys with values, such as `processes: 1`")
+        raise Refused(f"a config cannot be {at.describe(value)}", expected="keys with values, such as `processes: 1`")
     if "capabilities" not in value:
         at.report("`capabilities` is missing", expected="a function at least: {reverse: geard.examples.reverse}")
     return _config(value, at)

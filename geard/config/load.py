@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from geard.config.document import Document
+from geard.config.filled import NOTHING_FILLED, Filled
 from geard.config.keys import config as parse_config
 from geard.config.model import Config
-from geard.config.problems import UNUSABLE, At
-from geard.errors import ConfigError, Problem
+from geard.config.problems import UNUSABLE, At, Problems
+from geard.errors import ConfigError, Problem, most
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 SEARCH_PATH: Final = ("geard.yaml", "etc/geard.yaml", "/etc/geard.yaml", "/etc/geard/geard.yaml")
@@ -22,24 +23,27 @@ SEARCH_PATH: Final = ("geard.yaml", "etc/geard.yaml", "/etc/geard.yaml", "/etc/g
 
 @dataclass(frozen=True)
 class Source:
-    """A config file as it was read. `config` holds what is right in it, with defaults for what is not."""
+    """A config file as it was read. `config` holds what is right in it, with defaults for what is not; `problems` are
+    the first hundred things wrong with it."""
 
     file: str
     config: Config
     problems: tuple[Problem, ...]
     places: Mapping[str, tuple[int, int]]
+    filled: Filled = NOTHING_FILLED
 
     def locate(self, problem: Problem) -> Problem:
-        """The problem with file, line and column: those of its key, or of the nearest key around it."""
-        if problem.line:
-            return problem
-        line, column = _place(problem.key, self.places)
-        return replace(problem, file=self.file, line=line, column=column)
+        """The problem with file, line and column: those of its key, or of the nearest key around it. The names of
+        environment variables stand where it would show their values."""
+        if not problem.line and problem.count == 1:
+            line, column = _place(problem.key, self.places)
+            problem = replace(problem, file=self.file, line=line, column=column)
+        return self.filled.redact(problem)
 
     def with_problems(self, problems: Iterable[Problem]) -> Source:
         """This source with more found wrong, placed and in the order of the file."""
         found = (*self.problems, *map(self.locate, problems))
-        return replace(self, problems=tuple(sorted(found, key=by_place)))
+        return replace(self, problems=most(sorted(found, key=by_place)))
 
     def check(self) -> None:
         """Raise ConfigError if anything is wrong."""
@@ -66,8 +70,9 @@ def examine_config(path: str | os.PathLike[str], environ: Mapping[str, str] = os
         document = Document(_read(file), file, environ)
     except ConfigError as error:
         return Source(file, Config(), error.problems, {})
-    config, problems = _validate(document.data)
-    return Source(file, config, (), document.places).with_problems([*document.problems, *problems])
+    config, problems = _validate(document.data, document.filled)
+    source = Source(file, config, (), document.places, document.filled)
+    return source.with_problems([*document.problems, *problems])
 
 
 def config_from(data: Mapping[str, Any]) -> Config:
@@ -75,8 +80,9 @@ def config_from(data: Mapping[str, Any]) -> Config:
 
     Raises ConfigError."""
     config, problems = _validate(data)
-    if problems:
-        raise ConfigError(problems)
+    found = tuple(problems)
+    if found:
+        raise ConfigError(found)
     return config
 
 
@@ -94,9 +100,9 @@ def default_path(environ: Mapping[str, str] = os.environ) -> str:
     raise ConfigError([Problem("there is no config file", expected="-c FILE, or $GEARD_CONFIG", hint=looked)])
 
 
-def _validate(data: Any) -> tuple[Config, list[Problem]]:
-    problems: list[Problem] = []
-    at = At(problems, _working_directory(data))
+def _validate(data: Any, filled: Filled = NOTHING_FILLED) -> tuple[Config, Problems]:
+    problems = Problems()
+    at = At(problems, _working_directory(data), filled)
     config = Config()
     with at.reporting():
         if data is not UNUSABLE:

@@ -1,6 +1,9 @@
 """How the config's readers say what is wrong: a value is Refused, and At makes that a Problem with its key path.
 
-Rule: nothing stops at the first problem. Each reader is called under `at.reporting()`, which takes note and goes on.
+Rules:
+- Nothing stops at the first problem. Each reader is called under `at.reporting()`, which takes note and goes on.
+- Past the first hundred problems are counted only, so that a file of any size is told in a screenful or two.
+- A value that came from the environment is never told (filled.py): messages take values from `at.shown`.
 """
 
 from __future__ import annotations
@@ -11,7 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from geard.errors import Problem
+from geard.config.filled import NOTHING_FILLED, Filled, cut
+from geard.errors import MOST_PROBLEMS, Problem, most
+
+LONGEST_PATH: Final = 300  # characters of a path, for one, that an error shows
 
 
 class Refused(Exception):
@@ -31,27 +37,60 @@ class Unusable:
 UNUSABLE: Final = Unusable()
 
 
+class Problems:
+    """The problems found so far: the first hundred, and how many more."""
+
+    def __init__(self) -> None:
+        self._found: list[Problem] = []
+        self._more = 0
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(most(self._found, more=self._more))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more would only be counted."""
+        return len(self._found) >= MOST_PROBLEMS
+
+    def add(self, problem: Problem) -> None:
+        """Take note."""
+        if self.is_full:
+            self._more += 1
+        else:
+            self._found.append(problem)
+
+
 @dataclass(frozen=True)
 class At:
     """A place in the config, by its key path (`capabilities.reverse.timeout`, `job_servers[1]`).
 
     `directory` is what relative paths start from."""
 
-    problems: list[Problem]
+    problems: Problems
     directory: str
+    filled: Filled = NOTHING_FILLED
     path: str = ""
 
     def key(self, name: object) -> At:
         """The entry `name` of the mapping here."""
-        return At(self.problems, self.directory, join_key(self.path, name))
+        return At(self.problems, self.directory, self.filled, join_key(self.path, name))
 
     def item(self, index: int) -> At:
         """The item `index` of the list here."""
-        return At(self.problems, self.directory, join_item(self.path, index))
+        return At(self.problems, self.directory, self.filled, join_item(self.path, index))
+
+    def shown(self, text: str) -> str:
+        """`text`, made of the value here, as an error may tell it: not if that came from the environment."""
+        return self.filled.stand_in(self.path) or cut(text, LONGEST_PATH)
+
+    def describe(self, value: object) -> str:
+        """The value here as an error may name it."""
+        shown = describe(value)
+        return self.shown(shown) if self.path in self.filled.written else shown
 
     def report(self, message: str, *, expected: str = "", hint: str = "") -> None:
         """Note one problem here."""
-        self.problems.append(Problem(message, key=self.path, expected=expected, hint=hint))
+        self.problems.add(Problem(message, key=self.path, expected=expected, hint=hint))
 
     @contextmanager
     def reporting(self) -> Iterator[None]:

@@ -43,13 +43,13 @@ def record(struct: type[S], keys: Mapping[str, Key], *checks: Check[S]) -> Parse
 
     def parse(value: Any, at: At) -> S:
         if not isinstance(value, Mapping):
-            raise refuse(value, expected)
+            raise refuse(value, expected, at)
         found: dict[str, Any] = {}
         bad: set[str] = set()
         for name, item in value.items():
             here = at.key(name)
             if name not in keys:
-                here.report("unknown key", **suggestion(name, keys))
+                here.report("unknown key", **({} if at.problems.is_full else suggestion(name, keys)))
             elif item is not None or infos[fields[name]].default is not None:
                 bad.add(fields[name])
                 with here.reporting():
@@ -76,7 +76,7 @@ def list_of(
 
     def parse(value: Any, at: At) -> tuple[T, ...]:
         if not isinstance(value, list | tuple):
-            raise refuse(value, expected)
+            raise refuse(value, expected, at)
         found: list[T] = []
         places: dict[Hashable, At] = {}
         for index, item in enumerate(value):
@@ -85,7 +85,7 @@ def list_of(
                 parsed = parse_item(usable(item), here)
                 first = places.setdefault(identity(parsed) if identity else index, here)
                 if first is not here:
-                    raise Refused(f"{parsed} is given twice", hint=f"the first is {first.path}")
+                    raise Refused(f"{here.shown(str(parsed))} is given twice", hint=f"the first is {first.path}")
                 found.append(parsed)
         return tuple(found)
 
@@ -106,5 +106,5 @@ def usable(value: Any) -> Any:
 
 def suggestion(name: object, keys: Mapping[str, Key]) -> dict[str, str]:
     """What to say of an unknown key: the nearest known one, else all of them."""
-    near = difflib.get_close_matches(str(name), keys, n=1)
+    near = difflib.get_close_matches(str(name)[:100], keys, n=1)
     return {"hint": f"did you mean `{near[0]}`?"} if near else {"expected": f"one of {', '.join(keys)}"}

@@ -13,14 +13,16 @@ def check_tls_files(tls: Tls, at: At) -> None:
     try:
         context = ssl.create_default_context(cafile=tls.ca)
     except (OSError, ValueError) as error:
-        at.key("ca").report(f"{tls.ca}: {_reason(error)}", expected="a PEM file with the authority's certificate")
+        ca = at.key("ca")
+        ca.report(f"{ca.shown(tls.ca or '')}: {_reason(error)}", expected="a PEM file with the authority's certificate")
         return
     if tls.certificate is None:
         return
     try:
         context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")  # never ask at the terminal
     except (OSError, ValueError) as error:
-        files = " and ".join(filter(None, [tls.certificate, tls.key]))
+        named = {"certificate": tls.certificate, "key": tls.key}
+        files = " and ".join(at.key(name).shown(path) for name, path in named.items() if path)
         at.key("certificate").report(
             f"{files}: {_reason(error)}", expected="PEM files with a certificate and its key, without a password"
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from geard.codec import ENCODING_EXPECTED, codec_for
-from geard.config.problems import At, Refused, describe
+from geard.config.problems import At, Refused
 from geard.config.units import (
     DURATION_EXPECTED,
     SIZE_EXPECTED,
@@ -30,9 +30,9 @@ DOTTED_PATH_EXPECTED: Final = "a dotted path: module.attr or module:attr"
 MAX_SOCKET_PATH_BYTES: Final = 107  # of a Unix socket's address, on Linux
 
 
-def refuse(value: object, expected: str, hint: str = "") -> Refused:
+def refuse(value: object, expected: str, at: At, hint: str = "") -> Refused:
     """The refusal of a value of the wrong kind."""
-    return Refused(f"cannot be {describe(value)}", expected=expected, hint=hint)
+    return Refused(f"cannot be {at.describe(value)}", expected=expected, hint=hint)
 
 
 def text(expected: str) -> Parser[str]:
@@ -41,9 +41,9 @@ def text(expected: str) -> Parser[str]:
     def parse(value: Any, at: At) -> str:
         if not isinstance(value, str):
             quotable = isinstance(value, int | float)
-            raise refuse(value, expected, "put it in quotes to make it text" if quotable else "")
+            raise refuse(value, expected, at, "put it in quotes to make it text" if quotable else "")
         if not value or "\0" in value:
-            raise refuse(value, expected)
+            raise refuse(value, expected, at)
         return value
 
     return parse
@@ -54,14 +54,14 @@ def client_id(value: Any, at: At) -> str:
     expected = "text without spaces"
     name = text(expected)(value, at)
     if re.search(r"\s", name):
-        raise refuse(value, expected, "spaces separate the columns of the job server's list of workers")
+        raise refuse(value, expected, at, "spaces separate the columns of the job server's list of workers")
     return name
 
 
 def boolean(value: Any, at: At) -> bool:
     """true or false."""
     if not isinstance(value, bool):
-        raise refuse(value, "true or false")
+        raise refuse(value, "true or false", at)
     return value
 
 
@@ -71,7 +71,7 @@ def choice(*options: str) -> Parser[str]:
 
     def parse(value: Any, at: At) -> str:
         if value not in options:
-            raise refuse(value, expected)
+            raise refuse(value, expected, at)
         return str(value)
 
     return parse
@@ -85,9 +85,10 @@ def whole_number(least: int, most: int | None = None, *, words: Sequence[str] = 
     def parse(value: Any, at: At) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             numeric = isinstance(value, str) and value.isdecimal()
-            raise refuse(value, expected, "write it in plain digits: no quotes, no zero in front" if numeric else "")
+            hint = "write it in plain digits: no quotes, no zero in front" if numeric else ""
+            raise refuse(value, expected, at, hint)
         if value < least or (most is not None and value > most):
-            raise refuse(value, expected)
+            raise refuse(value, expected, at)
         return value
 
     return parse
@@ -108,9 +109,9 @@ def duration(*, least_seconds: float = 0.0) -> Parser[float]:
         expected += f", at least {format_duration(least_seconds)}"
 
     def parse(value: Any, at: At) -> float:
-        seconds = _measure(value, parse_duration, expected)
+        seconds = _measure(value, parse_duration, expected, at)
         if not least_seconds <= seconds < float("inf"):
-            raise refuse(value, expected)
+            raise refuse(value, expected, at)
         return float(seconds)
 
     return parse
@@ -123,43 +124,43 @@ def size(least_bytes: int, most_bytes: int | None = None) -> Parser[int]:
         expected += f" and at most {format_size(most_bytes)}"
 
     def parse(value: Any, at: At) -> int:
-        found = _measure(value, parse_size, expected)
+        found = _measure(value, parse_size, expected, at)
         whole = isinstance(found, int) or found.is_integer()
         if not whole or not least_bytes <= found <= (found if most_bytes is None else most_bytes):
-            raise refuse(value, expected)
+            raise refuse(value, expected, at)
         return int(found)
 
     return parse
 
 
-def _measure(value: Any, parse: Callable[[str], float], expected: str) -> float:
+def _measure(value: Any, parse: Callable[[str], float], expected: str, at: At) -> float:
     if isinstance(value, str):
         try:
             return parse(value)
         except InvalidRequest:
-            raise refuse(value, expected) from None
+            raise refuse(value, expected, at) from None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise refuse(value, expected)
+        raise refuse(value, expected, at)
     return value
 
 
 def encoding(value: Any, at: At) -> str:
     """`bytes`, `json` or a text codec that Python knows."""
     if not isinstance(value, str):
-        raise refuse(value, ENCODING_EXPECTED)
+        raise refuse(value, ENCODING_EXPECTED, at)
     try:
         return codec_for(value).name
     except InvalidRequest:
-        raise Refused(f"{value!r} is not a text codec", expected=ENCODING_EXPECTED) from None
+        raise Refused(f"{at.shown(repr(value))} is not a text codec", expected=ENCODING_EXPECTED) from None
 
 
 def dotted_path(value: Any, at: At) -> str:
     """The name of something to import."""
     if not isinstance(value, str):
-        raise refuse(value, DOTTED_PATH_EXPECTED)
+        raise refuse(value, DOTTED_PATH_EXPECTED, at)
     module, colon, attribute = value.partition(":") if ":" in value else value.rpartition(".")
     if not (colon and all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")])):
-        raise refuse(value, DOTTED_PATH_EXPECTED)
+        raise refuse(value, DOTTED_PATH_EXPECTED, at)
     return value
 
 
@@ -171,25 +172,27 @@ def path(value: Any, at: At) -> str:
 def working_directory(value: Any, at: At) -> str:
     """A directory that exists. Other relative paths start in it; a relative one itself in the current directory."""
     found = os.path.abspath(text("a path")(value, at))
-    if not stat.S_ISDIR(_mode(found)):
-        raise Refused(f"{found} is not a directory")
+    if not stat.S_ISDIR(_mode(found, at)):
+        raise Refused(f"{at.shown(found)} is not a directory")
     return found
 
 
 def import_location(value: Any, at: At) -> str:
     """Where modules are imported from: a directory or an archive that exists."""
     found = path(value, at)
-    _mode(found)
+    _mode(found, at)
     return found
 
 
 def readable_file(value: Any, at: At) -> str:
     """A file that exists and that we may read."""
     found = path(value, at)
-    if stat.S_ISDIR(_mode(found)):
-        raise Refused(f"{found} is a directory", expected="a file")
+    if stat.S_ISDIR(_mode(found, at)):
+        raise Refused(f"{at.shown(found)} is a directory", expected="a file")
     if not os.access(found, os.R_OK):
-        raise Refused(f"{found} cannot be read: permission denied", hint="check it as the user that runs geard")
+        raise Refused(
+            f"{at.shown(found)} cannot be read: permission denied", hint="check it as the user that runs geard"
+        )
     return found
 
 
@@ -197,9 +200,10 @@ def log_file(value: Any, at: At) -> str:
     """A file that can be made where it is not yet."""
     found = path(value, at)
     if os.path.isdir(found):
-        raise Refused(f"{found} is a directory", expected="a file")
+        raise Refused(f"{at.shown(found)} is a directory", expected="a file")
     if not os.path.isdir(os.path.dirname(found)):
-        raise Refused(f"{found} cannot be written: there is no directory {os.path.dirname(found)}")
+        missing = at.shown(os.path.dirname(found))
+        raise Refused(f"{at.shown(found)} cannot be written: there is no directory {missing}")
     return found
 
 
@@ -209,16 +213,16 @@ def socket_path(value: Any, at: At) -> str:
     length_bytes = len(os.fsencode(found))
     if length_bytes > MAX_SOCKET_PATH_BYTES:
         raise Refused(
-            f"{found} is too long for a Unix socket: {length_bytes} bytes",
+            f"{at.shown(found)} is too long for a Unix socket: {length_bytes} bytes",
             expected=f"an absolute path of at most {MAX_SOCKET_PATH_BYTES} bytes",
         )
     return found
 
 
-def _mode(found: str) -> int:
+def _mode(found: str, at: At) -> int:
     try:
         return os.stat(found).st_mode
     except OSError as error:
-        raise Refused(f"{found} cannot be used: {(error.strerror or str(error)).lower()}") from error
+        raise Refused(f"{at.shown(found)} cannot be used: {(error.strerror or str(error)).lower()}") from error
     except ValueError:  # not a text that the system can take for a path
-        raise refuse(found, "a path") from None
+        raise refuse(found, "a path", at) from None

@@ -59,8 +59,11 @@ class Daemon:
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._loading: gevent.Greenlet[..., None] | None = None
         self._watcher = _watcher(source, self._events.put) if watch else None
-        _configure_log(source.config, verbose)
-        self._control = _control_server(source.config, self._events.put)
+        try:
+            _configure_log(source.config, verbose)
+            self._control = _control_server(source.config, self._events.put)
+        except ConfigError as error:
+            raise ConfigError(list(map(source.locate, error.problems))) from error
         self._supervisor = Supervisor(
             source,
             spawn=self._spawn,
@@ -148,7 +151,7 @@ def _configure_log(config: Config, verbose: bool) -> None:
     try:
         logs.configure(config.logging, verbose=verbose)
     except OSError as error:
-        problem = Problem(f"cannot open {config.logging.file}: {error.strerror}", key="logging.file")
+        problem = Problem(f"cannot be opened: {(error.strerror or str(error)).lower()}", key="logging.file")
         raise ConfigError([problem]) from error
 
 

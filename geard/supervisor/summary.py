@@ -72,7 +72,8 @@ def processes(count: int) -> str:
 def first(problems: Sequence[Problem]) -> str:
     """The first problem, and how many more there are, for where there is room for one."""
     text = "; ".join(line.strip() for line in str(problems[0]).splitlines())
-    return text + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+    others = sum(problem.count for problem in problems[1:])
+    return text + (f" (and {others:,} more)" if others else "")
 
 
 def _servers(children: Sequence[Child]) -> str:

@@ -21,6 +21,7 @@ from gevent import monkey
 from greenlet import greenlet
 
 from geard.config.model import Config
+from geard.errors import most
 from geard.findings import IMPORT_TIMEOUT_SECONDS, Findings, Served
 from geard.worker.capability import BoundCapability, resolve_all
 from geard.worker.directories import enter
@@ -47,7 +48,7 @@ def examine(config: Config) -> Findings:
     if config.on_start:
         problems += check_on_start(config.on_start)
     served = tuple(describe(capability) for capability in capabilities)
-    return Findings(served, tuple(problems), early)
+    return Findings(served, most(problems), early)
 
 
 def describe(capability: BoundCapability) -> Served:
