@@ -15,17 +15,29 @@ PACKAGE = Path(geard.__file__).parent
 ARROWS = {  # part -> the parts of geard that it may import, besides itself
     "errors": set(),
     "exits": set(),
+    "stats": {"errors"},
     "protocol": {"errors"},
     "codec": {"errors"},
     "config": {"errors", "codec"},
-    "messages": {"errors", "config"},
+    "messages": {"errors", "config", "stats"},
     "findings": {"errors"},
     "logs": {"config"},
     "connection": {"errors", "config"},
     "client": {"errors", "protocol", "codec", "config", "connection"},
-    "worker": {"errors", "protocol", "codec", "config", "connection", "messages", "findings", "logs", "exits"},
+    "worker": {"errors", "protocol", "codec", "config", "connection", "messages", "findings", "logs", "exits", "stats"},
     "jobserver": {"errors", "protocol", "config", "connection", "logs", "exits"},
-    "supervisor": {"errors", "protocol", "config", "connection", "messages", "findings", "logs", "exits", "jobserver"},
+    "supervisor": {
+        "errors",
+        "protocol",
+        "config",
+        "connection",
+        "messages",
+        "findings",
+        "logs",
+        "exits",
+        "jobserver",
+        "stats",
+    },
     "testing": {"errors", "protocol", "codec", "config", "client", "worker", "jobserver"},
     "pytest_plugin": {"config", "client", "worker", "testing"},
     "examples": {"worker"},
@@ -71,10 +83,10 @@ def test_only_what_runs_greenlets_imports_gevent(module: str) -> None:
     assert not {name for name in imports(module) if name.split(".")[0] in ("gevent", "greenlet")}, module
 
 
-def test_the_protocol_touches_no_socket_clock_or_log() -> None:
+def test_protocol_and_stats_touch_no_socket_clock_or_log() -> None:
     forbidden = {"socket", "ssl", "time", "logging", "threading", "select", "os", "datetime"}
     for module in MODULES:
-        if part_of(module) == "protocol":
+        if part_of(module) in ("protocol", "stats"):
             assert not imports(module) & forbidden, module
 
 
