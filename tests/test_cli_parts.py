@@ -17,7 +17,7 @@ from geard import exits
 from geard.cli import COMMANDS, cli, exit_code
 from geard.cli.answers import Row, objects, tables
 from geard.cli.bar import FileProgress, JobProgress
-from geard.cli.output import Line, json_member, printable
+from geard.cli.output import Line, json_member
 from geard.cli.servers import Answer, addresses_of
 from geard.cli.times import moment, some_time
 from geard.config import JobServer
@@ -107,11 +107,6 @@ def test_a_table_is_aligned_and_a_job_server_that_is_down_keeps_its_place() -> N
         {"server": "down:1", "error": "::1: connection refused"},
         {"server": "up:4730", "count": 2},
     ]
-
-
-@given(st.text())
-def test_printable_text_stays_on_its_line_and_steers_nothing(text: str) -> None:
-    assert printable(text).isprintable()
 
 
 def test_bytes_in_json_are_text_where_they_can_be() -> None:

@@ -191,4 +191,4 @@ def test_a_unique_with_a_line_break_does_not_pass_for_a_line_of_the_log(
 ) -> None:
     caller.submit("misbehave", "raise", unique="first\nsecond")
     caller.packets()
-    eventually(lambda: "(unique 'first\\nsecond'): job failed" in pool.log)
+    eventually(lambda: "(unique first\\nsecond): job failed" in pool.log)

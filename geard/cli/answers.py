@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from geard.cli.output import Line, printable
+from geard.cli.output import Line
 from geard.cli.servers import Answer
+from geard.printable import printable
 
 T = TypeVar("T")
 

@@ -14,11 +14,12 @@ import click
 import msgspec
 
 from geard import exits
-from geard.cli.output import Line, printable, say, write_json, write_lines
+from geard.cli.output import Line, say, write_json, write_lines
 from geard.config import default_path, examine_config
 from geard.config.model import default_control_socket
 from geard.config.units import format_duration
 from geard.errors import CannotConnect, ConfigError, ConnectionLost, GeardError
+from geard.printable import printable
 from geard.supervisor import answers
 from geard.supervisor.answers import Answer, Overview, ProcessView, Request
 

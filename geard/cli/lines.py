@@ -23,10 +23,11 @@ import click
 from geard import exits
 from geard.cli.bar import FileProgress, FootLine
 from geard.cli.job import ENCODING, time_limit
-from geard.cli.output import json_line, json_member, on_terminal, printable, say
+from geard.cli.output import json_line, json_member, on_terminal, say
 from geard.client import Client, Priority
 from geard.config import JobServer
 from geard.errors import GeardError
+from geard.printable import printable
 
 DEFAULT_CONCURRENCY: Final = 50
 FAILURES_IN_MEMORY_BYTES: Final = 1024 * 1024

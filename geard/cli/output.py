@@ -76,11 +76,6 @@ def json_member(name: str, data: bytes) -> dict[str, str]:
         return {f"{name}_base64": base64.b64encode(data).decode()}
 
 
-def printable(text: str) -> str:
-    """Text as part of a line for a terminal: what would steer the terminal or break the line shows escaped."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 def on_terminal(stream: Any) -> bool:
     """Whether to draw on `stream`: it is a terminal, and not a dumb one."""
     return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from geard.errors import JobTimeout
+from geard.printable import printable
 from geard.worker.job import Job
 
 log = logging.getLogger("geard.worker")
@@ -43,11 +44,6 @@ def label(job: Job) -> str:
     if not job.unique:
         return f"{job.function} {job.handle}"
     return f"{job.function} {job.handle} (unique {printable(job.unique)})"
-
-
-def printable(text: str) -> str:
-    """What a client chose, for a log line: a line break in it must not look like another line of the log."""
-    return text if text.isprintable() else ascii(text)
 
 
 def log_refused(function: bytes, handle: bytes) -> None:

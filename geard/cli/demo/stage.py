@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from geard.cli.demo.jobs import Row
-from geard.cli.output import on_terminal, printable
+from geard.cli.output import on_terminal
+from geard.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
