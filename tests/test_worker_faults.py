@@ -80,9 +80,15 @@ def request_magic(peer: Peer) -> None:
     read_on(peer)
 
 
-def over_the_limit(peer: Peer) -> None:
+def too_large_to_be_named(peer: Peer) -> None:
     peer.skip_to(Command.GRAB_JOB_UNIQ)
-    peer.send_bytes(b"\0RES" + struct.pack(">II", int(Command.JOB_ASSIGN_UNIQ), 2_000_000))
+    peer.send_bytes(b"\0RES" + struct.pack(">II", int(Command.JOB_ASSIGN_UNIQ), 2_000_000) + b"x" * 20_000)
+    read_on(peer)
+
+
+def too_large_and_no_job(peer: Peer) -> None:
+    peer.skip_to(Command.GRAB_JOB_UNIQ)
+    peer.send_bytes(b"\0RES" + struct.pack(">II", int(Command.ECHO_RES), 2_000_000))
     read_on(peer)
 
 
@@ -122,7 +128,8 @@ FAULTS: dict[Script, str] = {
     reset: "connection reset by peer",
     rubbish: "expected a Gearman packet, got b'HTTP/1.1 400",
     request_magic: "expected a Gearman packet, got b'\\x00REQ",
-    over_the_limit: "JOB_ASSIGN_UNIQ of 2000012 bytes, over the limit of 1000000",
+    too_large_to_be_named: "JOB_ASSIGN_UNIQ takes 4 fields, got b'xxx",
+    too_large_and_no_job: "ECHO_RES of 2000012 bytes, over the limit of 1000000",
     unasked_job: "assigned a job that nobody asked for: b'H:1'",
     unasked_no_job: "sent a NO_JOB that nobody asked for",
     unasked_reply: "sent JOB_CREATED, which nobody asked for",

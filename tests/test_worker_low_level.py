@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from geard import Worker
 from geard.config import Capability
+from geard.connection import Connection
 from geard.errors import CannotConnect, CapabilityError, ConnectionLost, InvalidRequest, ProtocolError, ServerError
 from geard.protocol import Command, response
 from geard.worker import Job
@@ -251,6 +253,37 @@ def test_a_job_for_a_function_it_does_not_have_is_failed_and_logged(caplog: pyte
         assert worker.grab() is None
     assert failed == [b"H:1"]
     assert "no such function here: failed" in caplog.text
+
+
+def test_a_job_over_max_packet_is_failed_and_the_next_one_done(
+    job_server: JobServerProcess, caller: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Worker.connect(job_server.address, {"f": capabilities.echo}, max_packet_bytes=1000) as worker:
+        handles = caller.submit("f", "x" * 1000, "next")
+        for grab in (Command.GRAB_JOB, Command.GRAB_JOB_ALL):
+            job = worker.work(grab=grab)
+            assert job
+            assert job.workload == b"next"
+            large, following = caller.packets()[-1], caller.packets()[-1]
+            assert (large.command, large.handle.decode()) == (Command.WORK_EXCEPTION, handles[0])
+            assert b"bytes, over the limit of 1000 (max_packet)" in large.data
+            assert (following.command, following.data) == (Command.WORK_COMPLETE, b"next")
+            assert f"f {handles[0]}: too large for this worker: JOB_ASSIGN" in caplog.text
+            handles = caller.submit("f", "x" * 1000, "next") if grab is Command.GRAB_JOB else []
+
+
+def test_a_connection_whose_abilities_cannot_be_told_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Connection] = []
+
+    def dial(server: Any) -> Connection:
+        made.append(Connection(socket.socket(), server))
+        monkeypatch.setattr(made[0], "send", lambda data: None)
+        return made[0]
+
+    monkeypatch.setattr(Connection, "dial", dial)
+    with pytest.raises(CapabilityError):
+        Worker.connect("127.0.0.1:1", {"f": Capability("no_such_module.f")})
+    assert made[0].closed
 
 
 def test_it_works_in_a_patched_process_without_holding_up_other_greenlets(gearmand: JobServerProcess) -> None:

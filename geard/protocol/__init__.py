@@ -4,7 +4,7 @@ Nothing here touches a socket, a clock, a log or gevent, so it serves worker, cl
 The source for every number and field is the PROTOCOL document of gearmand.
 """
 
-from geard.protocol.decoder import DEFAULT_MAX_PACKET_BYTES, Decoder, Packet
+from geard.protocol.decoder import DEFAULT_MAX_PACKET_BYTES, Decoder, Oversized, Packet
 from geard.protocol.encode import encode, request, response
 from geard.protocol.packets import FIELDS, REQUEST, RESPONSE, Command
 
@@ -15,6 +15,7 @@ __all__ = [
     "RESPONSE",
     "Command",
     "Decoder",
+    "Oversized",
     "Packet",
     "encode",
     "request",

@@ -8,6 +8,9 @@ Rules: a packet is yielded as soon as its last byte is in, and only once. The si
 a byte of the body is waited for. After an error the decoder stays where it is and raises the same error again: what
 follows rubbish cannot be trusted. Packets that came whole before the rubbish are yielded first.
 
+A packet over the limit is such an error, unless the decoder was told to skip: then it comes as Oversized as soon as the
+fields before its last are in, and its body is thrown away as it arrives. No more than MAX_HEAD_BYTES of it are held.
+
 With `text`, as a job server has it, a line of an admin command may stand between packets. It is no packet: iteration
 ends there, and `take_line` gives it.
 """
@@ -24,6 +27,9 @@ DEFAULT_MAX_PACKET_BYTES: Final = 64 * 1024 * 1024
 
 MAX_LINE_BYTES: Final = 8 * 1024
 """An admin command may be this long."""
+
+MAX_HEAD_BYTES: Final = 16 * 1024
+"""The fields before the last of a packet that is skipped may be this long together."""
 
 _packet = tuple.__new__  # a third faster than the generated Packet.__new__, which takes the fields by name
 _KNOWN = {int(command): (command, len(fields)) for command, fields in FIELDS.items() if command != Command.UNUSED}
@@ -43,17 +49,41 @@ class Packet(NamedTuple):
             raise AttributeError(f"{self.command.name} has no field {name!r}") from None
 
 
-class Decoder:
-    """An incremental decoder for one direction of one connection."""
+class Oversized(Packet):
+    """A packet over the limit: its type and its fields, but for the last, which is skipped.
 
-    __slots__ = ("_chunks", "_held", "_magic", "_max_body_bytes", "_needed", "_text")
+    `text` says how large it is and what the limit is."""
+
+    text: str
+
+    @classmethod
+    def of(cls, command: Command, fields: list[bytes], text: str) -> Oversized:
+        """Make one."""
+        packet = cls(command, fields)
+        packet.text = text
+        return packet
+
+
+class Decoder:
+    """An incremental decoder for one direction of one connection.
+
+    `skip`: a packet over the limit is no error; see the module."""
+
+    __slots__ = ("_chunks", "_held", "_magic", "_max_body_bytes", "_needed", "_skip", "_text", "_to_skip")
 
     def __init__(
-        self, magic: bytes = RESPONSE, *, max_packet_bytes: int = DEFAULT_MAX_PACKET_BYTES, text: bool = False
+        self,
+        magic: bytes = RESPONSE,
+        *,
+        max_packet_bytes: int = DEFAULT_MAX_PACKET_BYTES,
+        text: bool = False,
+        skip: bool = False,
     ) -> None:
         self._magic = magic
         self._text = text
+        self._skip = skip
         self._max_body_bytes = max_packet_bytes - HEADER_BYTES
+        self._to_skip = 0  # bytes of an oversized packet that have not arrived
         self._chunks: list[bytes] = []
         self._held = 0
         self._needed = 1
@@ -64,7 +94,7 @@ class Decoder:
     @property
     def in_packet(self) -> bool:
         """Whether a packet has begun that has not ended."""
-        return self._held > 0
+        return self._held > 0 or self._to_skip > 0
 
     def feed(self, data: bytes) -> None:
         """Take what was received; iterate to get the packets that it completes."""
@@ -95,7 +125,7 @@ class Decoder:
             return
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         magic, limit, unpack = self._magic, self._max_body_bytes, HEADER.unpack_from
-        position, end, needed = 0, len(data), 1
+        position, end, needed = self._to_skip, len(data), 1
         try:
             while end - position >= HEADER_BYTES:
                 got_magic, code, size = unpack(data, position)
@@ -105,12 +135,16 @@ class Decoder:
                         needed = 1
                         break
                     raise ProtocolError(f"expected a Gearman packet, got {data[position : position + HEADER_BYTES]!r}")
-                if size > limit:
-                    raise PacketTooLarge(
-                        f"{Command(code).name} of {size + HEADER_BYTES} bytes, over the limit of {limit + HEADER_BYTES}"
-                    )
                 body = position + HEADER_BYTES
                 stop = body + size
+                if size > limit:
+                    oversized = self._oversized(known, data[body : min(stop, body + MAX_HEAD_BYTES)], size)
+                    if oversized is None:
+                        needed = end - position + 1
+                        break
+                    position = stop
+                    yield oversized
+                    continue
                 if stop > end:
                     needed = HEADER_BYTES + size
                     break
@@ -129,6 +163,21 @@ class Decoder:
                     needed = 1
         finally:
             rest = data[position:]
+            self._to_skip = position - end if position > end else 0
             self._chunks = [rest] if rest else []
             self._needed = needed
             self._held = len(rest)  # last: a signal may strike here, and too much is harmless
+
+    def _oversized(self, known: tuple[Command, int], head: bytes, size: int) -> Oversized | None:
+        """The packet over the limit that `head` begins; None while its fields are not all in."""
+        command, count = known
+        limit = self._max_body_bytes + HEADER_BYTES
+        text = f"{command.name} of {size + HEADER_BYTES} bytes, over the limit of {limit}"
+        if not self._skip:
+            raise PacketTooLarge(text)
+        fields = head.split(b"\0", count - 1)[:-1] if count else []
+        if len(fields) == count - 1:
+            return Oversized.of(command, fields, text)
+        if not count or len(head) >= min(size, MAX_HEAD_BYTES):
+            raise ProtocolError(f"{command.name} takes {count} fields, got {head[:100]!r}")
+        return None

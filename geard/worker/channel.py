@@ -28,12 +28,12 @@ from typing import Final
 
 from geard.config import JobServer
 from geard.connection import Connection
-from geard.errors import ConnectionLost, ProtocolError, ServerTimeout
-from geard.protocol import Command, Packet, request
+from geard.errors import ConnectionLost, PacketTooLarge, ProtocolError, ServerTimeout
+from geard.protocol import Command, Oversized, Packet, request
 from geard.worker.capability import BoundCapability
 from geard.worker.job import Job
 from geard.worker.reconnect import Backoff
-from geard.worker.run import log_refused
+from geard.worker.run import NO_SUCH_FUNCTION, log_refused, too_large
 from geard.worker.session import FAREWELL, Session
 from geard.worker.window import HOARD_SECONDS, MAX_WINDOW, GrabWindow, grabs_due
 
@@ -233,7 +233,11 @@ class Channel:
                     if jobs + no_jobs >= session.owed:
                         raise ProtocolError(f"assigned a job that nobody asked for: {fields[0]!r}")
                     jobs += 1
-                    handle, function, unique, workload = fields
+                    try:
+                        handle, function, unique, workload = fields
+                    except ValueError:  # Oversized: the workload is skipped
+                        self._refuse_oversized(session, packet)
+                        continue
                     capability = capabilities.get(function)
                     if capability is None:
                         self._refuse(session, handle, function)
@@ -262,6 +266,8 @@ class Channel:
 
     def _hear_other(self, session: Session, packet: Packet) -> bool:
         """A packet that is not about assigning jobs. True for the echo that ends a drain."""
+        if isinstance(packet, Oversized):
+            raise PacketTooLarge(packet.text)
         if packet.command is Command.ECHO_RES and packet.fields == [FAREWELL] and session.bade_farewell:
             return True
         if packet.command is Command.ERROR:
@@ -273,8 +279,15 @@ class Channel:
         raise ProtocolError(f"sent {packet.command.name}, which nobody asked for")
 
     def _refuse(self, session: Session, handle: bytes, function: bytes) -> None:
-        log_refused(function, handle)
+        log_refused(function, handle, NO_SUCH_FUNCTION)
         session.send(request(Command.WORK_FAIL, handle))
+
+    def _refuse_oversized(self, session: Session, packet: Packet) -> None:
+        assert isinstance(packet, Oversized)
+        handle, function, _ = packet.fields
+        self.failed_count += 1
+        log_refused(function, handle, too_large(packet))
+        session.send(request(Command.WORK_EXCEPTION, handle, too_large(packet).encode()))
 
     # --- connecting -----------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class Session:
     ) -> None:
         self.connection = connection
         self.address = str(connection.server)
-        self.decoder = Decoder(max_packet_bytes=max_packet_bytes)
+        self.decoder = Decoder(max_packet_bytes=max_packet_bytes, skip=True)
         self.owed = 0  # grabs not answered yet
         self.more = True  # the job server may have jobs for us: it has not said NO_JOB since it last had one
         self.asleep = False  # PRE_SLEEP is sent and no NOOP has come since

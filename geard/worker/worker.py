@@ -18,12 +18,12 @@ from typing import Any, Final
 
 from geard.config import Capability, JobServer, parse_address
 from geard.connection import Connection
-from geard.errors import ConnectionLost, InvalidRequest, ProtocolError, ServerError
-from geard.protocol import DEFAULT_MAX_PACKET_BYTES, Command, Packet, request
+from geard.errors import ConnectionLost, InvalidRequest, PacketTooLarge, ProtocolError, ServerError
+from geard.protocol import DEFAULT_MAX_PACKET_BYTES, Command, Oversized, Packet, request
 from geard.worker.capability import BoundCapability, bind
 from geard.worker.job import Job
 from geard.worker.pool import THREADS, default_client_id
-from geard.worker.run import log_refused, run
+from geard.worker.run import NO_SUCH_FUNCTION, log_refused, run, too_large
 from geard.worker.session import Session
 from geard.worker.window import GrabWindow
 
@@ -37,6 +37,7 @@ ASSIGNMENTS: Final = {  # how to ask for a job -> how it comes
     Command.GRAB_JOB_UNIQ: (Command.JOB_ASSIGN_UNIQ,),
     Command.GRAB_JOB_ALL: (Command.JOB_ASSIGN_ALL, Command.JOB_ASSIGN_UNIQ),  # the latter when there is no reducer
 }
+_ASSIGNED: Final = {command for commands in ASSIGNMENTS.values() for command in commands}
 
 
 class GrabbedJob(Job):
@@ -83,9 +84,13 @@ class Worker:
         """Connect, say who we are and what we can do. Raises CannotConnect, InvalidRequest, CapabilityError."""
         address = parse_address(server) if isinstance(server, str) else server
         worker = cls(Connection.dial(address), encoding=encoding, max_packet_bytes=max_packet_bytes)
-        worker.set_client_id(client_id or default_client_id())
-        for name, function in (capabilities or {}).items():
-            worker.can_do(name, function)
+        try:
+            worker.set_client_id(client_id or default_client_id())
+            for name, function in (capabilities or {}).items():
+                worker.can_do(name, function)
+        except BaseException:
+            worker.close()
+            raise
         return worker
 
     def __repr__(self) -> str:
@@ -165,11 +170,15 @@ class Worker:
             packet = self._await(*ASSIGNMENTS[command], Command.NO_JOB)
             if packet.command is Command.NO_JOB:
                 return None
-            capability = self._capabilities.get(packet.function)
-            if capability is not None:
+            if isinstance(packet, Oversized):
+                handle, function, *_ = packet.fields
+                log_refused(function, handle, too_large(packet))
+                self._send(Command.WORK_EXCEPTION, handle, too_large(packet).encode())
+            elif capability := self._capabilities.get(packet.function):
                 return GrabbedJob(self._session, capability, packet, time.monotonic())
-            log_refused(packet.function, packet.handle)
-            self._send(Command.WORK_FAIL, packet.handle)
+            else:
+                log_refused(packet.function, packet.handle, NO_SUCH_FUNCTION)
+                self._send(Command.WORK_FAIL, packet.handle)
             self._send(command)
 
     def flush(self) -> None:
@@ -224,6 +233,8 @@ class Worker:
                 self._session.decoder.feed(data)
                 self._packets.extend(self._session.decoder)
             packet = self._packets.popleft()
+            if isinstance(packet, Oversized) and packet.command not in _ASSIGNED:
+                raise PacketTooLarge(packet.text)
             if packet.command in commands:
                 return packet
             if packet.command is Command.ERROR:

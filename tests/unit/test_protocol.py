@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geard.errors import InvalidRequest, PacketTooLarge, ProtocolError
-from geard.protocol import FIELDS, REQUEST, RESPONSE, Command, Decoder, Packet, encode, request, response
+from geard.protocol import FIELDS, REQUEST, RESPONSE, Command, Decoder, Oversized, Packet, encode, request, response
+from geard.protocol.packets import HEADER
 
 NAMED = [command for command in Command if command != Command.UNUSED]
 MAGICS = [REQUEST, RESPONSE]
@@ -107,6 +108,56 @@ def test_the_limit_is_checked_from_the_header_alone() -> None:
     decoder.feed(wire[:12])
     with pytest.raises(PacketTooLarge, match="ECHO_RES of 1001 bytes, over the limit of 1000"):
         list(decoder)
+
+
+def oversized(size: int, *fields: bytes) -> bytes:
+    """The head of a JOB_ASSIGN_UNIQ whose workload is so long."""
+    head = b"".join(field + b"\0" for field in fields)
+    return HEADER.pack(RESPONSE, int(Command.JOB_ASSIGN_UNIQ), len(head) + size) + head
+
+
+@given(st.lists(packets(), max_size=3), st.integers(1, 60), st.integers(600, 5000))
+def test_what_is_too_large_is_skipped_in_its_place_however_it_is_cut(sent: list[Packet], cut: int, size: int) -> None:
+    wire = b"".join(response(packet.command, *packet.fields) for packet in sent)
+    large = oversized(size, b"H:1", b"f", b"u") + b"\0" * size
+    decoder = Decoder(max_packet_bytes=600, skip=True)
+    found: list[Packet] = []
+    for i in range(0, 2 * len(wire) + len(large), cut):
+        decoder.feed((wire + large + wire)[i : i + cut])
+        found.extend(decoder)
+    skipped = found.pop(len(sent))
+    assert found == sent * 2
+    assert isinstance(skipped, Oversized)
+    assert skipped == (Command.JOB_ASSIGN_UNIQ, [b"H:1", b"f", b"u"])
+    assert skipped.text == f"JOB_ASSIGN_UNIQ of {len(large)} bytes, over the limit of 600"
+    assert (skipped.handle, decoder.in_packet) == (b"H:1", False)
+
+
+def test_of_what_is_skipped_nothing_is_held() -> None:
+    decoder = Decoder(max_packet_bytes=1000, skip=True)
+    decoder.feed(oversized(2**32 - 100, b"H:1", b"f", b"u"))
+    assert [packet.command for packet in decoder] == [Command.JOB_ASSIGN_UNIQ]
+    for _ in range(100):
+        decoder.feed(b"x" * 65536)
+        assert list(decoder) == []
+        assert "holds 0 bytes" in repr(decoder)
+    assert decoder.in_packet
+
+
+@pytest.mark.parametrize(
+    ("wire", "message"),
+    [
+        (oversized(10**6) + b"x" * 20_000, "JOB_ASSIGN_UNIQ takes 4 fields"),
+        (response(Command.JOB_ASSIGN_UNIQ, b"", b"", b"", b"")[:8] + b"\0\0\x10\0" + b"x" * 4096, "takes 4 fields"),
+        (response(Command.NOOP)[:8] + b"\0\0\x10\0", "NOOP takes 0 fields"),
+    ],
+)
+def test_what_is_too_large_and_cannot_be_named_is_refused(wire: bytes, message: str) -> None:
+    decoder = Decoder(max_packet_bytes=1000, skip=True)
+    decoder.feed(wire)
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match=message):
+            list(decoder)
 
 
 @pytest.mark.parametrize(

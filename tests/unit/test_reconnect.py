@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geard.errors import CannotConnect, ConnectionLost
-from geard.worker.reconnect import CAP_SECONDS, FIRST_SECONDS, REFUSED_CAP_SECONDS, Backoff
+from geard.errors import CannotConnect, ConnectionLost, ProtocolError
+from geard.worker.reconnect import CAP_SECONDS, COSTLY_CAP_SECONDS, FIRST_SECONDS, Backoff
 
 LOST = ConnectionLost("lost it")
 REFUSED = CannotConnect("refused", refused=True)
+UNREACHABLE = CannotConnect("no answer within 5 s")
+RUBBISH = ProtocolError("expected a Gearman packet")
 
 
 def longest() -> float:
@@ -31,23 +34,52 @@ def test_the_first_attempt_is_made_at_once() -> None:
     assert Backoff().wait_seconds(longest) == 0.0
 
 
-def test_the_wait_doubles_from_a_tenth_of_a_second_to_ten() -> None:
-    waits = [round(after(failures).wait_seconds(longest), 3) for failures in range(1, 11)]
+@pytest.mark.parametrize("error", [RUBBISH, UNREACHABLE])
+def test_the_wait_for_a_server_that_is_not_right_doubles_from_a_tenth_of_a_second_to_ten(error: ConnectionLost) -> None:
+    waits = [round(after(failures, error).wait_seconds(longest), 3) for failures in range(1, 11)]
     assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0, 10.0]
 
 
-def test_a_server_that_merely_refuses_is_asked_again_within_a_second() -> None:
-    assert after(1000, REFUSED).wait_seconds(longest) == REFUSED_CAP_SECONDS
-    backoff = after(1000, REFUSED)
-    backoff.failed(LOST)
+@pytest.mark.parametrize("error", [LOST, REFUSED])
+def test_a_server_that_is_merely_away_is_asked_again_within_a_second(error: ConnectionLost) -> None:
+    assert after(1000, error).wait_seconds(longest) == CAP_SECONDS
+    backoff = after(1000, RUBBISH)
+    backoff.failed(error)
     assert backoff.wait_seconds(longest) == CAP_SECONDS, "it is the last failure that counts"
 
 
-@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
-def test_jitter_takes_off_half_at_most(failures: int, random: float) -> None:
-    backoff = after(failures)
+def test_a_server_that_restarts_again_and_again_is_asked_within_a_second_of_each_return() -> None:
+    """Ten seconds: up for 1 s, away for 2. Each restart cuts a connection, refuses, and resets one that was early."""
+    backoff, now = Backoff(), 0.0
+    for restart in range(3):
+        away_at, back_at = 3.0 * restart + 1, 3.0 * restart + 3
+        now = away_at
+        backoff.failed(LOST)
+        while (now := now + backoff.wait_seconds(longest)) < back_at:
+            backoff.failed(REFUSED)
+        assert now - back_at <= CAP_SECONDS
+        backoff.failed(LOST)  # it listened already, and was not ready yet
+        assert backoff.wait_seconds(longest) <= CAP_SECONDS
+        backoff.connected()
+
+
+def test_rubbish_is_asked_for_ever_less_though_the_server_answers_or_goes_away_between() -> None:
+    for between in ((RUBBISH,), (RUBBISH, LOST), (RUBBISH, REFUSED)):
+        backoff, now, rubbish = Backoff(), 0.0, 0
+        while now < 60:
+            for error in between:
+                backoff.connected()
+                backoff.failed(error)
+                rubbish += error is RUBBISH
+                now += backoff.wait_seconds(shortest)
+        assert rubbish < 20, between
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True), st.sampled_from([LOST, RUBBISH]))
+def test_jitter_takes_off_half_at_most(failures: int, random: float, error: ConnectionLost) -> None:
+    backoff = after(failures, error)
     step = backoff.wait_seconds(longest)
-    assert FIRST_SECONDS <= step <= CAP_SECONDS
+    assert FIRST_SECONDS <= step <= COSTLY_CAP_SECONDS
     assert step / 2 <= backoff.wait_seconds(lambda: random) <= step
 
 
@@ -65,13 +97,13 @@ def test_the_same_failure_again_is_no_news() -> None:
     assert backoff.failed(LOST), "it had worked between"
 
 
-def test_a_server_that_answers_and_breaks_at_once_is_asked_less_and_less() -> None:
+def test_a_server_that_answers_and_then_sends_rubbish_is_asked_less_and_less() -> None:
     backoff = Backoff()
     for _ in range(7):
-        backoff.failed(LOST)
+        backoff.failed(RUBBISH)
         backoff.connected()
     assert backoff.wait_seconds(longest) == 6.4
-    assert repr(backoff) == "<Backoff 7 failures>"
+    assert repr(backoff) == "<Backoff 7 failures, 7 costly>"
 
 
 def test_a_connection_that_has_proved_itself_forgives_all() -> None:
