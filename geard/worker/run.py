@@ -9,11 +9,8 @@ from __future__ import annotations
 import logging
 
 from geard.errors import JobTimeout
-<<<<<<< HEAD
 from geard.printable import printable
-=======
 from geard.protocol import Oversized
->>>>>>> e008e23 (Fail a job over max_packet alone, and skip its body as it arrives)
 from geard.worker.job import Job
 
 log = logging.getLogger("geard.worker")
@@ -50,15 +47,6 @@ def label(job: Job) -> str:
     return f"{job.function} {job.handle} (unique {printable(job.unique)})"
 
 
-<<<<<<< HEAD
-def log_refused(function: bytes, handle: bytes) -> None:
-    """The line about a job for a function that this worker does not have, and fails."""
-=======
-def printable(text: str) -> str:
-    """What a client chose, for a log line: a line break in it must not look like another line of the log."""
-    return text if text.isprintable() else ascii(text)
-
-
 NO_SUCH_FUNCTION = "no such function here"
 
 
@@ -69,7 +57,6 @@ def too_large(packet: Oversized) -> str:
 
 def log_refused(function: bytes, handle: bytes, reason: str) -> None:
     """The line about a job that this worker cannot run, and fails."""
->>>>>>> e008e23 (Fail a job over max_packet alone, and skip its body as it arrives)
     about = {"function": function.decode(errors="replace"), "handle": handle.decode(errors="replace")}
     log.error("%s %s: %s: failed", printable(about["function"]), printable(about["handle"]), reason, extra=about)
 
