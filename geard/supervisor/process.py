@@ -1,4 +1,6 @@
-"""A worker process for real: a fresh interpreter, patched before anything else is imported, behind a socket pair.
+"""A process of the daemon for real: a fresh interpreter behind a socket pair, over which both sides talk in lines.
+
+A worker process is patched before anything else is imported.
 
 Rules:
 - It leads a session of its own: a terminal's ^C reaches the supervisor alone, and SIGKILL reaches all that it started.
@@ -13,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import gevent
@@ -28,6 +31,7 @@ from geard.supervisor.sd_notify import NOT_INHERITED
 LAST_WORDS_SECONDS: Final = 1.0
 """How long after its end to go on reading, where something that it forked keeps the socket open."""
 WORKER_MODULE: Final = "geard.worker.process"
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
 
 log = logging.getLogger(__name__)
 
@@ -39,19 +43,20 @@ def worker_command(descriptor: int) -> list[str]:
     return [sys.executable, "-P", "-m", "gevent.monkey", "--module", WORKER_MODULE, str(descriptor)]
 
 
-class WorkerProcess:
-    """A running worker process. `on_message` and `on_exit` are called from a greenlet and must not block."""
+class LinkedProcess:
+    """A running process and the lines that it says.
+
+    `on_line` and `on_exit` are called from a greenlet and must not block. When `on_line` raises one of UNREADABLE, the
+    process is killed."""
 
     def __init__(
         self,
-        start: Start,
-        on_message: Callable[[FromChild], None],
+        command: Callable[[int], Sequence[str]],
+        on_line: Callable[[bytes], None],
         on_exit: Callable[[int], None],
-        *,
-        command: Callable[[int], Sequence[str]] = worker_command,
     ) -> None:
         """Start one. Raises OSError when there are no more processes or descriptors to be had."""
-        self._on_message = on_message
+        self._on_line = on_line
         self._on_exit = on_exit
         ours, theirs = socket.socketpair()
         with theirs:
@@ -68,15 +73,19 @@ class WorkerProcess:
                 raise
         self.pid: int = self._popen.pid
         self._socket = ours
-        self._outbox: Queue[ToChild] = Queue()
+        self._outbox: Queue[bytes] = Queue()
         self._writer = gevent.spawn(self._write)
         self._reader = gevent.spawn(self._read)
         gevent.spawn(self._wait)
-        self.send(start)
 
-    def send(self, message: ToChild) -> None:
-        """Queue a message; never blocks, and says nothing when the process is gone."""
-        self._outbox.put(message)
+    def send_line(self, line: bytes) -> None:
+        """Queue a line, its end included; never blocks, and says nothing when the process is gone."""
+        self._outbox.put(line)
+
+    def hang_up(self) -> None:
+        """End the conversation: the process reads the end of the socket, as if the supervisor were gone."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def signal(self, number: int) -> None:
         """Send the process a signal, if it is still there."""
@@ -95,9 +104,9 @@ class WorkerProcess:
             return  # nothing of it is left
 
     def _write(self) -> None:
-        for message in self._outbox:
+        for line in self._outbox:
             try:
-                self._socket.sendall(messages.dump(message))
+                self._socket.sendall(line)
             except OSError:
                 return  # it is gone, or closed its end: the reader and hang_timeout see to it
 
@@ -113,12 +122,11 @@ class WorkerProcess:
             *lines, received = (received + data).split(b"\n")
             for line in lines:
                 try:
-                    message = messages.load_from_child(line)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    log.error("killing worker pid %d: it sent what the supervisor cannot read: %s", self.pid, error)
+                    self._on_line(line)
+                except UNREADABLE as error:
+                    log.error("killing pid %d: it sent what the supervisor cannot read: %s", self.pid, error)
                     self.kill()
                     return
-                self._on_message(message)
 
     def _wait(self) -> None:
         status: int = self._popen.wait()
@@ -128,3 +136,23 @@ class WorkerProcess:
         if status != 0:
             self._kill_session()  # what its jobs had started must not go on beside their second run
         self._on_exit(status)
+
+
+class WorkerProcess(LinkedProcess):
+    """A running worker process."""
+
+    def __init__(
+        self,
+        start: Start,
+        on_message: Callable[[FromChild], None],
+        on_exit: Callable[[int], None],
+        *,
+        command: Callable[[int], Sequence[str]] = worker_command,
+    ) -> None:
+        """Start one. Raises OSError when there are no more processes or descriptors to be had."""
+        super().__init__(command, lambda line: on_message(messages.load_from_child(line)), on_exit)
+        self.send(start)
+
+    def send(self, message: ToChild) -> None:
+        """Queue a message; never blocks, and says nothing when the process is gone."""
+        self.send_line(messages.dump(message))
