@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from geard.config.model import Config
 from geard.errors import Problem
+from geard.stats.diff import Diff
 
 HEARTBEAT_SECONDS: Final = 1.0
 HEARTBEAT_JOBS: Final = 50
@@ -55,6 +56,12 @@ class ListJobs(Struct, frozen=True, tag=True):
     """Answer with Jobs."""
 
 
+class ShowStack(Struct, frozen=True, tag=True):
+    """Answer with the Stack of the job with this handle."""
+
+    handle: str
+
+
 class RunningJob(Struct, frozen=True):
     """A job in flight in a worker process."""
 
@@ -63,6 +70,8 @@ class RunningJob(Struct, frozen=True):
     unique: str
     server: str
     seconds: float  # since a greenlet took it; 0 while it waits for one
+    numerator: int = 0  # how far it is, as it last said by `job.status`
+    denominator: int = 0  # 0: it has said nothing
 
 
 class Ready(Struct, frozen=True, tag=True):
@@ -82,7 +91,8 @@ class CannotStart(Struct, frozen=True, tag=True):
 class Heartbeat(Struct, frozen=True, tag=True):
     """Counters since the start of the process, each second. Its absence means that the loop is blocked.
 
-    `jobs` are some of those in flight, the longest running first, for the log should the process die."""
+    `jobs` are some of those in flight, the longest running first, for the log should the process die. `counted` is what
+    was added since the heartbeat before."""
 
     running: int
     greenlets: int
@@ -92,12 +102,20 @@ class Heartbeat(Struct, frozen=True, tag=True):
     disconnected: tuple[str, ...]
     memory_bytes: int
     jobs: tuple[RunningJob, ...] = ()
+    counted: Diff | None = None
 
 
 class Jobs(Struct, frozen=True, tag=True):
     """The answer to ListJobs, and the last word on what was in flight before a process is killed."""
 
     jobs: tuple[RunningJob, ...]
+
+
+class Stack(Struct, frozen=True, tag=True):
+    """The answer to ShowStack: where the job is, as a traceback shows it; "" for one that is not here."""
+
+    handle: str
+    stack: str
 
 
 class Blocked(Struct, frozen=True, tag=True):
@@ -117,8 +135,8 @@ class Drained(Struct, frozen=True, tag=True):
     abandoned: tuple[RunningJob, ...] = ()
 
 
-ToChild = Start | Drain | DumpStacks | ReopenLog | ListJobs
-FromChild = Ready | CannotStart | Heartbeat | Jobs | Blocked | Drained
+ToChild = Start | Drain | DumpStacks | ReopenLog | ListJobs | ShowStack
+FromChild = Ready | CannotStart | Heartbeat | Jobs | Stack | Blocked | Drained
 
 _encoder = msgspec.json.Encoder()
 _to_child: msgspec.json.Decoder[ToChild] = msgspec.json.Decoder(ToChild)

@@ -23,11 +23,20 @@ SLICE_SECONDS: Final = 10
 """The last minute is kept in slices of this length, so it is 50 to 60 s long."""
 DEATHS_SECONDS: Final = 300.0
 DRAINED: Final = "drained"
-RECYCLED: Final = "recycled"
+OVERTIME: Final = "overtime"
 CRASHED: Final = "crashed"
-KILLED: Final = "killed"
-UNWANTED_ENDS: Final = frozenset({CRASHED, KILLED})
-"""Ends of worker processes that nobody asked for: it died, or the supervisor had to kill it for being stuck."""
+STUCK: Final = "stuck"
+NOT_STARTED: Final = "not started"
+ENDS: Final = {
+    DRAINED: "it finished its jobs, as it was asked to",
+    OVERTIME: "its drain was cut short: the rest of its jobs went to others",
+    CRASHED: "it died, or ended by itself",
+    STUCK: "it was killed: it said nothing for hang_timeout",
+    NOT_STARTED: "it ended before it was ready",
+}
+"""How a worker process can end."""
+UNWANTED_ENDS: Final = frozenset({CRASHED, STUCK})
+"""Those that nobody asked for."""
 
 
 class _Slice:
@@ -107,7 +116,7 @@ class Totals:
         self.history = Recorder()
         self.reloads: dict[str, int] = {"done": 0, "refused": 0}
         self.last_reload_time = 0.0
-        self.worker_ends: dict[str, int] = {}
+        self.worker_ends: dict[str, int] = dict.fromkeys(ENDS, 0)
         self._functions: dict[str, _Function] = {ALL: _Function()}
         self._servers: dict[str, ServerStats] = {}
         self._running: dict[Hashable, dict[str, int]] = {}
@@ -141,7 +150,7 @@ class Totals:
             self.failures.add(failure)
 
     def gone(self, process: Hashable, reason: str, time: float) -> None:
-        """The process ended: nothing of it runs or is connected any more. `reason` as in `worker_ends`."""
+        """The process ended: nothing of it runs or is connected any more. `reason` is one of ENDS."""
         self._set_running(process, {})
         for known in (self._running, self._connected, self._processes, self._cpu_seconds):
             known.pop(process, None)

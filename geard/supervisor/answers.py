@@ -1,4 +1,4 @@
-"""What `geard ps`, `reload` and `stop` get from the supervisor over the control socket, one JSON object a line.
+"""What `geard ps`, `reload`, `stop` and the monitor get from the supervisor over the control socket, in lines of JSON.
 
 A request is `{"command": "ps"}`; the answer is an Answer. Loads neither gevent nor anything of the supervisor.
 """
@@ -11,11 +11,20 @@ import msgspec
 from msgspec import Struct
 
 from geard.messages import RunningJob
+from geard.stats.failures import Failure
+from geard.stats.history import History
+from geard.stats.snapshot import Snapshot
 
 PS: Final = "ps"
 RELOAD: Final = "reload"
 STOP: Final = "stop"
 STOP_NOW: Final = "stop now"
+STATS: Final = "stats"
+FAILURES: Final = "failures"
+HISTORY: Final = "history"
+JOBS: Final = "jobs"
+STACK: Final = "stack"
+REPLACE: Final = "replace"
 
 
 class ProcessView(Struct, frozen=True):
@@ -61,10 +70,33 @@ class Overview(Struct, frozen=True):
     generations: tuple[GenerationView, ...]
 
 
-class Request(Struct, frozen=True):
-    """What a command asks of the supervisor."""
+class JobView(Struct, frozen=True):
+    """A job in flight and the worker process that has it."""
+
+    job: RunningJob
+    pid: int
+    number: int  # of the worker process
+    generation: int
+
+
+class JobPage(Struct, frozen=True):
+    """Some of the jobs in flight, the longest running first."""
+
+    total: int  # of which this is a page
+    jobs: tuple[JobView, ...]
+
+
+class Request(Struct, frozen=True, omit_defaults=True):
+    """What a command asks of the supervisor, and about what."""
 
     command: str
+    function: str = ""  # FAILURES, HISTORY, JOBS: of this one only; "" means all (HISTORY: all together)
+    after: int = 0  # FAILURES: with a higher number
+    limit: int = 100  # FAILURES, JOBS: so many at most; HISTORY: so many of the newest values, 0 for all
+    offset: int = 0  # JOBS: leave out so many
+    minutes: bool = False  # HISTORY: a day in minutes rather than an hour in seconds
+    pid: int = 0  # STACK, REPLACE: the worker process
+    handle: str = ""  # STACK: the job
 
 
 class Answer(Struct, frozen=True):
@@ -72,7 +104,12 @@ class Answer(Struct, frozen=True):
 
     exit_code: int
     message: str = ""
-    overview: Overview | None = None
+    overview: Overview | None = None  # to PS
+    snapshot: Snapshot | None = None  # to STATS
+    failures: tuple[Failure, ...] | None = None  # to FAILURES: newest first
+    history: History | None = None  # to HISTORY; None for a function that did nothing within its span
+    jobs: JobPage | None = None  # to JOBS
+    stack: str = ""  # to STACK: as a traceback shows it
 
 
 _encoder = msgspec.json.Encoder()

@@ -26,6 +26,7 @@ from geard.messages import (
     RunningJob,
     ToChild,
 )
+from geard.stats import totals
 from geard.supervisor.answers import ProcessView
 from geard.supervisor.decisions import ProcessGroup, count_jobs, how_it_ended, name_jobs
 
@@ -197,6 +198,14 @@ class Child:
         if self.phase is not Phase.GONE or self.drained:
             return len(self.abandoned)
         return max(self.running, len(self.jobs))
+
+    def end_reason(self, status: int) -> str:
+        """How it ends (one of stats.totals.ENDS) with this exit status. Ask before `exited`."""
+        if self.phase is Phase.DRAINING:
+            return totals.DRAINED if status == 0 else totals.OVERTIME
+        if self.phase is Phase.STARTING:
+            return totals.NOT_STARTED
+        return totals.STUCK if self.killed else totals.CRASHED
 
     def view(self, now: float) -> ProcessView:
         """For `geard ps`."""

@@ -66,7 +66,7 @@ class ControlServer:
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 connection.sendall(answers.dump(Answer(exits.USAGE, f"not a request: {error}")))
                 return
-            self._ask(Asked(request.command, answered.put))
+            self._ask(Asked(request, answered.put))
             connection.sendall(answers.dump(answered.get()))
 
 

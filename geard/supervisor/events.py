@@ -10,7 +10,7 @@ from msgspec import Struct
 from geard.config.load import Source
 from geard.errors import ConfigError
 from geard.messages import FromChild
-from geard.supervisor.answers import Answer
+from geard.supervisor.answers import Answer, Request
 
 if TYPE_CHECKING:
     from geard.supervisor.child import Child
@@ -45,7 +45,7 @@ class Loaded(Struct, frozen=True):
 class Asked(Struct, frozen=True):
     """A request from the control socket. `reply` is called once, now or when there is an outcome."""
 
-    command: str
+    request: Request
     reply: Callable[[Answer], None]
 
 

@@ -107,5 +107,9 @@ class Fleet:
         """Send to each process that listens, and say which these are."""
         return [child for generation in self.generations for child in generation.broadcast(message)]
 
+    def find(self, pid: int) -> Child | None:
+        """The worker process with this pid, if there is one."""
+        return next((child for child in self.children if child.process and child.process.pid == pid), None)
+
     def _generation_of(self, child: Child) -> Generation | None:
         return next((each for each in self.generations if each.number == child.generation), None)

@@ -174,6 +174,14 @@ class Generation:
             self._leave(child, now)
         return True
 
+    def replace(self, child: Child, now: float) -> bool:
+        """Start another in its place; it drains once that is ready. False when it serves no slot, or was replaced."""
+        for slot in self.slots:
+            if slot.serving is child and not slot.replacement and self.state is State.CURRENT:
+                slot.replacement = self._start_child(slot, now)
+                return slot.replacement is not None
+        return False
+
     def broadcast(self, message: ToChild) -> list[Child]:
         """Send to each process that listens, and say which these are."""
         listening = [child for child in self.children if child.phase is not Phase.STARTING]

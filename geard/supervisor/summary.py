@@ -50,7 +50,7 @@ def overview(
         config=config_path,
         state=state,
         age_seconds=age_seconds,
-        memory_bytes=_resident_bytes(),
+        memory_bytes=resident_bytes(),
         done=done,
         failed=failed,
         last_refusal=last_refusal,
@@ -84,7 +84,8 @@ def _servers(children: Sequence[Child]) -> str:
     return f"{text} (not {', '.join(sorted(down))})" if down else text
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
+    """Of this process; 0 where that cannot be found out."""
     try:
         with open("/proc/self/statm", "rb") as statm:
             return int(statm.read().split()[1]) * _PAGE_BYTES

@@ -23,15 +23,18 @@ from geard import exits, logs
 from geard.config.load import Source
 from geard.config.model import Config
 from geard.errors import ConfigError, Problem
-from geard.messages import DumpStacks, Jobs, ListJobs, ReopenLog
+from geard.messages import DumpStacks, Heartbeat, Jobs, ListJobs, ReopenLog, Stack
+from geard.stats.totals import Totals
 from geard.supervisor import answers, summary
-from geard.supervisor.answers import Answer
+from geard.supervisor.answers import Answer, Request
 from geard.supervisor.child import Child
 from geard.supervisor.decisions import count_jobs
 from geard.supervisor.events import Asked, Event, Exited, Loaded, Received, Signalled, SourcesChanged
 from geard.supervisor.fleet import Fleet
 from geard.supervisor.generation import Generation
+from geard.supervisor.questions import Questions
 from geard.supervisor.report import Notify, Report
+from geard.supervisor.stats import About
 from geard.supervisor.waiting import Listings, Reloads, Reply, answer_all
 
 PAUSE_SECONDS: Final = 1.0
@@ -53,6 +56,7 @@ class Supervisor:
         notify: Notify,
         configured: Callable[[Config], None],
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         set_title: Callable[[str], None] = setproctitle,
     ) -> None:
         """`spawn` starts a child's process; `load` begins to read the config and leads to a Loaded event;
@@ -65,6 +69,9 @@ class Supervisor:
         self._fleet = Fleet(spawn)
         self._reloads = Reloads()
         self._listings = Listings()
+        self._wall_clock = wall_clock
+        self._totals = Totals()
+        self._questions = Questions(self._fleet, self._totals, self._listings, self._about, clock)
         self._state: Literal["starting", "running", "reloading", "stopping"] = "starting"
         self._refusal = ""  # why the last reload, or the start, was refused
         self._started_at = self._last_turn = self._stop_at = clock()
@@ -90,19 +97,25 @@ class Supervisor:
         match event:
             case Received(child=child, message=message):
                 self._fleet.received(child, message, self._clock())
-                if isinstance(message, Jobs):
+                if isinstance(message, Heartbeat) and message.counted:
+                    self._totals.add(child, message.counted)
+                elif isinstance(message, Jobs):
                     self._listings.heard(child)
+                elif isinstance(message, Stack):
+                    self._questions.stack_shown(child, message)
             case Exited(child=child, status=status):
                 self._exited(child, status)
             case Signalled(number=number):
                 meaning, handler = SIGNALS[number]
                 log.info("%s: %s", signal.Signals(number).name, meaning)
                 handler(self)
-            case Asked(command=command, reply=reply):
-                if command in REQUESTS:
-                    REQUESTS[command](self, reply)
-                else:
-                    reply(Answer(exits.USAGE, f"this supervisor does not know {command!r}"))
+            case Asked(request=request, reply=reply):
+                if request.command in REQUESTS:
+                    REQUESTS[request.command](self, reply)
+                elif request.command == answers.REPLACE:
+                    self._replace(request, reply)
+                elif not self._questions.asked(request, reply):
+                    reply(Answer(exits.USAGE, f"this supervisor does not know {request.command!r}"))
             case Loaded(outcome=outcome):
                 self._loaded(outcome)
             case SourcesChanged(paths=paths):
@@ -117,8 +130,10 @@ class Supervisor:
         self._last_turn = now
         self._fleet.tick(now)
         self._settle_incoming(now)
-        for reply in self._listings.pop_due(now):
-            reply(self._overview)
+        for answer in self._listings.pop_due(now):
+            answer()
+        self._questions.tick(now)
+        self._totals.tick(self._wall_clock())
         if self._state == "stopping" and not self._fleet.children:
             self._end()
         self._report.alive(self._fleet.children, self._source.config.hang_timeout_seconds, now)
@@ -127,6 +142,7 @@ class Supervisor:
             self._report.how_it_is(self._status_line, summary.title(self._fleet, self._state), now, goes_on=goes_on)
 
     def _exited(self, child: Child, status: int) -> None:
+        self._totals.gone(child, child.end_reason(status), self._wall_clock())
         self._fleet.exited(child, status, self._clock())
         self._listings.heard(child)
         if self._state == "stopping":
@@ -177,6 +193,9 @@ class Supervisor:
     def _take_over(self, incoming: Generation) -> None:
         if self._state == "reloading":
             self._configured(incoming.config)
+            self._totals.reloaded("done", self._wall_clock())
+        else:
+            self._totals.last_reload_time = self._wall_clock()
         self._source, self._refusal = incoming.source, ""
         log.info("generation %d serves: %s", incoming.number, summary.offer(incoming.config))
         self._reload_is_over(Answer(exits.DONE, f"generation {incoming.number} serves"))
@@ -184,6 +203,7 @@ class Supervisor:
     def _refuse(self, problems: Sequence[Problem]) -> None:
         text = f"reload refused, generation {self._fleet.number} goes on:\n" + "\n".join(map(str, problems))
         log.error("%s", text)
+        self._totals.reloaded("refused", self._wall_clock())
         self._refusal = f"reload refused at {time.strftime('%H:%M:%S')}: {summary.first(problems)}"
         self._reload_is_over(Answer(exits.CONFIG, text))
 
@@ -250,7 +270,7 @@ class Supervisor:
         self._fleet.broadcast(DumpStacks())
 
     def _ps(self, reply: Reply) -> None:
-        self._listings.add(reply, self._fleet.broadcast(ListJobs()), self._clock())
+        self._listings.add(lambda: reply(self._overview), self._fleet.broadcast(ListJobs()), self._clock())
 
     def _stop_asked(self, reply: Reply) -> None:
         self._stops.append(reply)
@@ -261,7 +281,19 @@ class Supervisor:
         self._stops.append(reply)
         self._abandon()
 
+    def _replace(self, request: Request, reply: Reply) -> None:
+        child, current = self._fleet.find(request.pid), self._fleet.current
+        if child and current and self._state != "stopping" and current.replace(child, self._clock()):
+            log.info("replacing %s, as asked", child)
+            reply(Answer(exits.DONE, f"{child} is replaced: it finishes its jobs once the new one is ready"))
+        else:
+            reply(Answer(exits.FAILED, f"pid {request.pid} is no worker process that can be replaced now"))
+
     # --- what it says of itself -----------------------------------------------------------------------------------
+
+    def _about(self) -> About:
+        age_seconds = self._clock() - self._started_at
+        return About(self._source, self._state, age_seconds, self._refusal, self._wall_clock())
 
     @property
     def _status_line(self) -> str:

@@ -28,6 +28,7 @@ class Job:
         "answered",
         "capability",
         "failed",
+        "progress",
         "raw_handle",
         "raw_unique",
         "received",
@@ -81,6 +82,7 @@ class Job:
 
     def status(self, numerator: int, denominator: int) -> None:
         """Tell clients how far it is: WORK_STATUS."""
+        self.progress = numerator, denominator  # unset until then: most jobs never say
         self.send(request(Command.WORK_STATUS, self.raw_handle, b"%d" % numerator, b"%d" % denominator))
 
     def data(self, chunk: Any) -> None:

@@ -229,7 +229,8 @@ def channel_groups(
 
 def snapshot(job: Job, now: float) -> RunningJob:
     """What others may know of a job in flight."""
-    return RunningJob(job.function, job.handle, job.unique, job.server, now - job.started if job.started else 0.0)
+    seconds = now - job.started if job.started else 0.0
+    return RunningJob(job.function, job.handle, job.unique, job.server, seconds, *getattr(job, "progress", ()))
 
 
 def log_job(job: Job) -> None:

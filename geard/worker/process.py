@@ -43,8 +43,11 @@ from geard.messages import (
     ListJobs,
     Ready,
     ReopenLog,
+    ShowStack,
+    Stack,
     Start,
 )
+from geard.stats.failures import cut_middle
 from geard.worker.directories import enter
 from geard.worker.greenlets import runtime, start_greenlet
 from geard.worker.on_start import call_on_start, check_on_start
@@ -56,6 +59,7 @@ log = logging.getLogger("geard.worker")
 
 READY_SECONDS: Final = 10.0
 """How long to wait for the job servers' first answers before saying Ready with some of them unreachable."""
+MAX_STACK_BYTES: Final = 16 * 1024
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -140,6 +144,10 @@ class WorkerProcess:
     def _list_jobs(self, _: ListJobs) -> None:
         self._send(Jobs(tuple(self._pool.jobs())))
 
+    def _show_stack(self, message: ShowStack) -> None:
+        found = (stack for job, stack in busy_greenlets() if job.handle == message.handle)
+        self._send(Stack(message.handle, cut_middle(next(found, ""), MAX_STACK_BYTES)))
+
     def _report_blocked(self, blocked: Blocked) -> None:
         # From the watchdog's native thread, while the loop is held: gevent's socket cannot be used, and a message that
         # the loop is in the middle of sending must not be cut in two.
@@ -191,6 +199,7 @@ _HANDLERS: Final[dict[type, Callable[[WorkerProcess, messages.ToChild], None]]] 
     DumpStacks: WorkerProcess._dump_stacks,  # type: ignore[dict-item]
     ReopenLog: WorkerProcess._reopen_log,  # type: ignore[dict-item]
     ListJobs: WorkerProcess._list_jobs,  # type: ignore[dict-item]
+    ShowStack: WorkerProcess._show_stack,  # type: ignore[dict-item]
 }
 
 

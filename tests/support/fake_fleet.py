@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from typing import Any
 
 from geard import exits
 from geard.config.load import Source
@@ -20,7 +21,7 @@ from geard.messages import (
     RunningJob,
     ToChild,
 )
-from geard.supervisor.answers import Answer
+from geard.supervisor.answers import Answer, Request
 from geard.supervisor.child import Child
 from geard.supervisor.events import Asked, Event, Exited, Loaded, Received, Signalled
 from geard.supervisor.supervisor import Supervisor
@@ -100,6 +101,7 @@ class World:
             notify=self.notify,
             configured=self.configured.append,
             clock=lambda: self.now,
+            wall_clock=lambda: self.now,
             set_title=self.titles.append,
         )
         self.supervisor.start()
@@ -153,8 +155,8 @@ class World:
     def signal(self, number: int) -> None:
         self.happens(Signalled(number))
 
-    def asks(self, command: str) -> None:
-        self.happens(Asked(command, self.answers.append))
+    def asks(self, command: str, **about: Any) -> None:
+        self.happens(Asked(Request(command, **about), self.answers.append))
 
     def loaded(self, *problems: str) -> None:
         """The config has been read, and is as it was or has these problems."""

@@ -11,8 +11,10 @@ import pytest
 
 from geard import exits
 from geard.config.model import Capability
-from geard.messages import STACKS_SIGNAL, Blocked, DumpStacks, ReopenLog
-from tests.support.fake_fleet import World, job
+from geard.messages import STACKS_SIGNAL, Blocked, DumpStacks, Heartbeat, Jobs, ReopenLog, Stack
+from geard.stats.diff import Diff, FunctionDiff
+from geard.stats.failures import Failure
+from tests.support.fake_fleet import SERVER, World, job
 
 History = tuple[str, Callable[[World], None], str]
 
@@ -609,3 +611,85 @@ def test_an_unknown_request_is_answered() -> None:
     world = World()
     world.asks("dance")
     assert world.answers[0].exit_code == exits.USAGE
+
+
+# --- what those who look in may ask -------------------------------------------------------------------------------
+
+
+def test_what_was_counted_reload_and_ends_are_in_the_snapshot_and_outlive_processes() -> None:
+    world = World()
+    reload_done(world)
+    world.says(3, Heartbeat(1, 50, 5, 0, (SERVER,), (), 0, (), Diff({"reverse": FunctionDiff(done=5, running=1)})))
+    world.dies(3)
+    world.asks("stats")
+    snapshot = world.answers[-1].snapshot
+    assert snapshot
+    assert (snapshot.generation, snapshot.reloads["done"], snapshot.state) == (2, 1, "running")
+    assert snapshot.functions["reverse"].done == 5
+    assert snapshot.functions["reverse"].running == 0
+    assert snapshot.worker_ends["crashed"] == snapshot.recent_worker_deaths == 1
+    assert {process.state for process in snapshot.processes} >= {"ready", "starting"}
+
+
+def test_failures_and_history_are_told() -> None:
+    world = World()
+    up(world)
+    failure = Failure("reverse", "H:1", "u", SERVER, 1.0, "ValueError", "no")
+    diff = Diff({"reverse": FunctionDiff(failed=1)}, failures=(failure,))
+    world.says(1, Heartbeat(0, 50, 0, 1, (SERVER,), (), 0, (), diff))
+    world.passes(2)
+    world.asks("failures", function="reverse")
+    assert [each.text for each in world.answers[-1].failures or ()] == ["no"]
+    world.asks("failures", after=1)
+    assert world.answers[-1].failures == ()
+    world.asks("history", limit=10)
+    history = world.answers[-1].history
+    assert history
+    assert sum(history.failed) == 1
+    assert len(history.done) == 10
+    world.asks("history", function="unheard")
+    assert world.answers[-1].history is None
+
+
+def test_running_jobs_are_told_in_pages_longest_first() -> None:
+    world = World()
+    up(world)
+    world.asks("jobs", limit=2, offset=1)
+    assert not world.answers
+    world.says(1, Jobs((job(1, seconds=1.0), job(2, seconds=9))))
+    world.says(2, Jobs((job(3, seconds=5),)))
+    page = world.answers[-1].jobs
+    assert page
+    assert page.total == 3
+    assert [view.job.seconds for view in page.jobs] == [5, 1]
+
+
+def test_a_stack_is_asked_from_the_process_and_a_stuck_one_is_not_waited_for() -> None:
+    world = World()
+    up(world)
+    pid = world.process(1).pid
+    world.asks("stack", pid=pid, handle="H:1")
+    world.says(1, Stack("H:1", "File tasks.py"))
+    assert world.answers[-1].stack == "File tasks.py"
+    world.asks("stack", pid=pid, handle="H:2")
+    world.says(1, Stack("H:2", ""))
+    assert world.answers[-1].exit_code == exits.FAILED
+    world.asks("stack", pid=pid, handle="H:3")
+    world.passes(2)
+    assert world.answers[-1].exit_code == exits.TIMED_OUT
+    world.asks("stack", pid=1, handle="H:3")
+    assert "no worker process 1" in world.answers[-1].message
+
+
+def test_one_process_is_replaced_without_a_gap() -> None:
+    world = World()
+    up(world)
+    world.asks("replace", pid=world.process(1).pid)
+    assert world.answers[-1].exit_code == exits.DONE
+    assert world.picture == "1:ready 2:ready 3:starting"
+    world.asks("replace", pid=world.process(1).pid)
+    assert world.answers[-1].exit_code == exits.FAILED
+    world.ready(3)
+    assert world.picture == "1:draining 2:ready 3:ready"
+    world.asks("replace", pid=12345)
+    assert world.answers[-1].exit_code == exits.FAILED

@@ -1,0 +1,108 @@
+"""What the supervisor tells those who look in: the Snapshot, and pages of the running jobs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from importlib.metadata import version
+from typing import Final
+
+from msgspec import Struct
+
+from geard import __version__
+from geard.config.load import Source
+from geard.messages import RunningJob
+from geard.stats.diff import ProcessDiff
+from geard.stats.snapshot import Build, GenerationStats, ProcessStats, Snapshot
+from geard.stats.totals import Totals
+from geard.supervisor.answers import JobPage, JobView, Request
+from geard.supervisor.child import Child
+from geard.supervisor.fleet import Fleet
+from geard.supervisor.summary import resident_bytes
+
+BUILD: Final = Build(__version__, platform.python_version(), version("gevent"))
+
+
+class About(Struct, frozen=True):
+    """What the supervisor says of itself."""
+
+    source: Source
+    state: str
+    age_seconds: float
+    last_refusal: str
+    time: float  # Unix time
+
+
+def snapshot(fleet: Fleet, totals: Totals, about: About, now: float) -> Snapshot:
+    """The whole daemon; `now` is of the supervisor's clock."""
+    config = fleet.current.config if fleet.current else about.source.config
+    return Snapshot(
+        time=about.time,
+        pid=os.getpid(),
+        hostname=socket.gethostname(),
+        build=BUILD,
+        config=about.source.file,
+        state=about.state,
+        age_seconds=about.age_seconds,
+        memory_bytes=resident_bytes(),
+        generation=fleet.number,
+        generations=tuple(
+            GenerationStats(
+                generation.number,
+                generation.state.value,
+                tuple(_process(child, totals.process(child), now) for child in generation.children),
+            )
+            for generation in fleet.generations
+        ),
+        functions=totals.functions(config.capabilities),
+        servers=totals.servers([str(server) for server in config.job_servers]),
+        reloads=totals.reloads,
+        last_reload_time=totals.last_reload_time,
+        last_refusal=about.last_refusal,
+        worker_ends=totals.worker_ends,
+        recent_worker_deaths=totals.deaths(about.time),
+        failures=tuple(totals.failures.groups()),
+        last_failure_number=totals.failures.last_number,
+    )
+
+
+def jobs(fleet: Fleet, request: Request) -> JobPage:
+    """The page of the jobs in flight that was asked for, as far as they are known."""
+    found = [
+        (job, child)
+        for child in fleet.children
+        for job in child.jobs
+        if not request.function or job.function == request.function
+    ]
+    found.sort(key=lambda pair: -pair[0].seconds)
+    page = found[request.offset : request.offset + request.limit]
+    return JobPage(len(found), tuple(_job(job, child) for job, child in page))
+
+
+def _job(job: RunningJob, child: Child) -> JobView:
+    return JobView(job, child.process.pid if child.process else 0, child.number, child.generation)
+
+
+def _process(child: Child, counted: ProcessDiff, now: float) -> ProcessStats:
+    view = child.view(now)
+    return ProcessStats(
+        pid=view.pid,
+        number=view.number,
+        generation=child.generation,
+        state=view.state,
+        capability=view.capability,
+        age_seconds=view.age_seconds,
+        heard_seconds=view.heard_seconds,
+        held_by=view.held_by,
+        memory_bytes=view.memory_bytes,
+        cpu_seconds=counted.cpu_seconds,
+        loop_lag_seconds=counted.loop_lag_seconds,
+        longest_hold_seconds=counted.longest_hold_seconds,
+        running=view.running,
+        greenlets=view.greenlets,
+        done=view.done,
+        failed=view.failed,
+        connected=view.connected,
+        disconnected=view.disconnected,
+    )
