@@ -12,7 +12,10 @@ import gevent
 from geard.supervisor.beside import Beside
 from tests.support.waiting import DEADLINE_SECONDS
 
-HEAD = "import os, socket, sys, time\nlink = socket.socket(fileno=int(sys.argv[1]))\nlines = link.makefile('rb')\n"
+HEAD = (
+    "import os, socket, sys, time\nlink = socket.socket(fileno=int(sys.argv[1]))\n"
+    "link.setblocking(True)\nlines = link.makefile('rb')\n"
+)
 ECHO = "for line in lines:\n    link.sendall(line)\n"
 
 
