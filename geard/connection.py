@@ -84,6 +84,11 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def descriptor(self) -> int:
+        """The socket's file descriptor; -1 once it is closed."""
+        return self._socket.fileno()
+
     def send(self, data: bytes) -> None:
         """Send what an interrupted send left, then all of `data`.
 
@@ -165,6 +170,7 @@ class _TlsSocket:
         self._timeout: float | None = None
         self.shutdown = partial(socket.socket.shutdown, sock)  # SSLSocket's own goes on in plain text
         self.close = sock.close
+        self.fileno = sock.fileno
 
     def settimeout(self, seconds: float | None) -> None:
         self._timeout = seconds

@@ -391,6 +391,16 @@ class Channel:
         self._retire()
         return abandoned
 
+    def forked(self, release: Callable[[int], None], end: Callable[[], None]) -> None:
+        """This is a child that a job has forked. Touch no lock and say nothing: `release` the descriptor, and `end` the
+        process where the greenlet that goes on in it comes back here."""
+        self.done = self.next_job = lambda *_: end()  # type: ignore[method-assign, assignment]
+        for job in self._busy:
+            job.answered = True
+        if self._session:
+            self._session.lost = True
+            release(self._session.connection.descriptor)
+
     def _end(self) -> None:
         if self._session:
             self._session.connection.close()

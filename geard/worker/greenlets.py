@@ -14,6 +14,7 @@ from gevent.threadpool import ThreadPool
 
 from geard.errors import JobTimeout
 from geard.worker.capability import Invoke, Runtime
+from geard.worker.forked import end_if_forked
 from geard.worker.job import Job
 from geard.worker.pool import late_text
 
@@ -64,7 +65,10 @@ def runtime(native_threads: int) -> Runtime:
 def _outcome(invoke: Invoke, job: Job) -> tuple[Any, BaseException | None]:
     """What the call returned or raised. An error is handed over as a value: gevent would print it, and copy its
     traceback by recursion, which fails for a deep one and leaves the greenlet waiting for ever."""
+    result, raised = None, None
     try:
-        return invoke(job), None
+        result = invoke(job)
     except BaseException as error:
-        return None, error
+        raised = error
+    end_if_forked(raised)
+    return result, raised

@@ -13,6 +13,7 @@ import atexit
 import faulthandler
 import heapq
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -48,7 +49,10 @@ from geard.messages import (
     Start,
 )
 from geard.stats.failures import cut_middle
+from geard.worker import children, locks, multiprocess
 from geard.worker.directories import enter
+from geard.worker.fork import IGNORED, Forks
+from geard.worker.forked import end_if_forked
 from geard.worker.greenlets import runtime, start_greenlet
 from geard.worker.on_start import call_on_start, check_on_start
 from geard.worker.pool import WorkerPool, snapshot
@@ -256,7 +260,10 @@ def _memory_bytes() -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    # What user code registered runs; what it left running does not keep the process.
+    # What user code registered runs; what it left running does not keep the process. multiprocessing waits at exit for
+    # the processes of a pool that nobody has closed.
+    for child in multiprocessing.active_children():
+        child.kill()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -265,8 +272,11 @@ def _leave(code: int) -> NoReturn:
 
 def main(descriptor: int) -> NoReturn:
     """The whole life of a worker process."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    children.install()
+    locks.install()
+    multiprocess.install()
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     # A greenlet of user code that raises SystemExit ends itself, not the process.
     gevent.get_hub().SYSTEM_ERROR = ()
@@ -279,9 +289,13 @@ def main(descriptor: int) -> NoReturn:
     assert isinstance(start, Start), start
     setproctitle(f"geard: worker {start.number} generation {start.generation}, starting")
     logs.configure(start.config.logging, verbose=start.verbose, process=f"worker {start.number}")
+    forks = Forks(supervisor)
+    forks.install()
     try:
-        pool = make_pool(start)
+        forks.pool = pool = make_pool(start)
+        end_if_forked()
     except ConfigError as error:
+        end_if_forked(error)
         supervisor.sendall(messages.dump(CannotStart(error.problems, exits.CONFIG)))
         _leave(exits.CONFIG)
     WorkerProcess(supervisor, start, pool).run(lines)

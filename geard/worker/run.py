@@ -11,6 +11,7 @@ import logging
 from geard.errors import JobTimeout
 from geard.printable import printable
 from geard.protocol import Oversized
+from geard.worker.forked import end_if_forked
 from geard.worker.job import Job
 
 log = logging.getLogger("geard.worker")
@@ -27,6 +28,7 @@ def run(job: Job) -> None:
 
 
 def _ended_badly(job: Job, error: BaseException) -> None:
+    end_if_forked(error)
     about = {"function": job.function, "handle": job.handle, "unique": job.unique, "server": job.server}
     if job.answered:
         log.error("%s: %s raised after it had answered", label(job), job.function, exc_info=error, extra=about)

@@ -44,7 +44,16 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
     "examples": {"worker"},
 }
 GEVENT = {"supervisor", "jobserver"}
-GEVENT_FILES = {"worker/process.py", "worker/greenlets.py", "worker/watchdog.py", "worker/stacks.py", "worker/check.py"}
+GEVENT_FILES = {
+    "worker/process.py",
+    "worker/greenlets.py",
+    "worker/watchdog.py",
+    "worker/stacks.py",
+    "worker/check.py",
+    "worker/children.py",
+    "worker/fork.py",
+    "worker/locks.py",
+}
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
