@@ -102,7 +102,7 @@ def test_a_child_has_the_signals_of_a_fresh_process(gearmand: JobServerProcess) 
     with process(gearmand, "child_outlives") as pool, Caller(gearmand.address) as caller:
         child = int(caller.run("child_outlives")[1])
         fresh = set(range(1, 32)) - {signal.SIGPIPE, signal.SIGXFSZ}  # those two are Python's own
-        assert ignored(child).isdisjoint(fresh)
+        eventually(lambda: ignored(child).isdisjoint(fresh), what="the signals of a fresh process")
         os.kill(child, signal.SIGTERM)
         eventually(lambda: not is_running(child), what="the end of the child")
         assert pool.jobs() == []
