@@ -52,6 +52,19 @@ class Capability(Struct, frozen=True):
     thread: bool = False  # run in a native thread: for C code that blocks without yielding
 
 
+class Schedule(Struct, frozen=True, kw_only=True):
+    """A job that is submitted at its times. Exactly one of `cron` and `every_seconds` is given."""
+
+    function: str
+    workload: Any = ""
+    cron: str | None = None
+    every_seconds: int | None = None  # counted from the Unix epoch
+    timezone: str = "UTC"  # of the cron expression
+    encoding: Encoding | None = None  # of the workload; None: the config's
+    unique: str | None = None  # schedules of one unique are one, on however many machines; None: the schedule's name
+    catch_up: str = "none"  # or "last": of the times missed while every scheduler was down, the last is made up for
+
+
 class Logging(Struct, frozen=True, kw_only=True):
     """Where and how the log is written."""
 
@@ -72,6 +85,8 @@ class Config(Struct, frozen=True, kw_only=True):
     on_start: str | None = None  # dotted path, called once in each worker process before it takes jobs
     client_id: str | None = None  # None: host-pid-name
     max_packet_bytes: int = 64 * 1024 * 1024
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    state_directory: str | None = None  # what outlives a restart is kept there; None: $STATE_DIRECTORY, else nowhere
     logging: Logging = Logging()
     # the supervisor's
     processes: int = 1

@@ -1,0 +1,18 @@
+"""Rendezvous hashing: who of several is responsible for a key, with no word between those who ask.
+
+All who know the same candidates choose the same one. A candidate more or less moves only its own share of the keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+
+def choose(key: bytes, candidates: Iterable[str]) -> str:
+    """The candidate with the highest hash together with the key. Raises ValueError when there is none."""
+    return max(candidates, key=lambda candidate: (_score(key, candidate), candidate))
+
+
+def _score(key: bytes, candidate: str) -> bytes:
+    return blake2b(key, digest_size=8, key=blake2b(candidate.encode(), digest_size=32).digest()).digest()
