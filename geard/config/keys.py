@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from geard.config.address import ADDRESS_EXPECTED, parse_address
-from geard.config.model import DEFAULT_PORT, Capability, Config, JobServer, Logging, Tls
+from geard.config.model import DEFAULT_PORT, Capability, Config, JobServer, Logging, Schedule, Tls
 from geard.config.problems import At, Refused, describe
 from geard.config.records import Check, Key, list_of, record, usable
+from geard.config.schedules import check_when, check_workloads, cron, every, timezone
 from geard.config.tls import check_tls_files
 from geard.config.units import format_duration
 from geard.config.values import (
@@ -25,6 +26,7 @@ from geard.config.values import (
     encoding,
     import_location,
     log_file,
+    path,
     processes,
     readable_file,
     refuse,
@@ -157,6 +159,36 @@ CAPABILITY_KEYS: Final = {
 _capability = record(Capability, CAPABILITY_KEYS)
 
 
+# --- schedules -----------------------------------------------------------------------------------------------------
+
+
+def schedules(value: Any, at: At) -> dict[str, Schedule]:
+    """Jobs that are submitted at their times, by name."""
+    if not isinstance(value, Mapping):
+        raise refuse(value, "names with schedules, such as {nightly: {function: report, cron: '@daily'}}", at)
+    found = {}
+    for name, item in value.items():
+        here = at.key(name)
+        with here.reporting():
+            if not isinstance(name, str) or not name.isprintable() or not name:
+                raise Refused(f"a schedule's name cannot be {describe(name)}", expected="text on one line")
+            found[name] = _schedule(usable(item), here)
+    return found
+
+
+SCHEDULE_KEYS: Final = {
+    "function": Key(text("the function name that clients would submit")),
+    "workload": Key(lambda value, at: value),
+    "cron": Key(cron),
+    "every": Key(every, "every_seconds"),
+    "timezone": Key(timezone),
+    "encoding": Key(encoding),
+    "unique": Key(text("text")),
+    "catch_up": Key(choice("none", "last")),
+}
+_schedule = record(Schedule, SCHEDULE_KEYS, Check(frozenset({"cron", "every_seconds", "timezone"}), check_when))
+
+
 # --- the config --------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +228,8 @@ CONFIG_KEYS: Final = {
     "on_start": Key(dotted_path),
     "client_id": Key(client_id),
     "max_packet": Key(size(1024, MAX_PACKET_BYTES), "max_packet_bytes"),
+    "schedules": Key(schedules),
+    "state_directory": Key(path),
     "logging": Key(record(Logging, LOGGING_KEYS)),
     "processes": Key(processes),
     "shutdown_timeout": Key(duration(), "shutdown_timeout_seconds"),
@@ -208,5 +242,8 @@ CONFIG_KEYS: Final = {
     "control_socket": Key(socket_path),
 }
 _config = record(
-    Config, CONFIG_KEYS, Check(frozenset({"block_warning_seconds", "hang_timeout_seconds"}), check_patience)
+    Config,
+    CONFIG_KEYS,
+    Check(frozenset({"block_warning_seconds", "hang_timeout_seconds"}), check_patience),
+    Check(frozenset({"schedules", "encoding"}), check_workloads),
 )

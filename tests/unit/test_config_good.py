@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from geard.config import Capability, Config, JobServer, Tls, config_from, default_path, load_config, read_config
-from geard.config.keys import CAPABILITY_KEYS, CONFIG_KEYS, JOB_SERVER_KEYS, LOGGING_KEYS, TLS_KEYS
+from geard.config.keys import CAPABILITY_KEYS, CONFIG_KEYS, JOB_SERVER_KEYS, LOGGING_KEYS, SCHEDULE_KEYS, TLS_KEYS
+from geard.config.model import Schedule
 from geard.errors import ConfigError, Problem
 
 EXAMPLE = Path(__file__).parents[2] / "etc" / "geard.yaml"
@@ -64,6 +65,10 @@ max_age: 1d
 block_warning: 250ms
 hang_timeout: 5
 control_socket: run/geard.sock
+schedules:
+  nightly: {function: report, workload: daily, cron: "30 2 * * mon-fri", timezone: Europe/Vienna, catch_up: last}
+  poll: {function: poll_api, every: 1m30s, workload: [1, 2], encoding: json, unique: polling}
+state_directory: run/state
 """)
     assert found == Config(
         job_servers=(
@@ -95,6 +100,17 @@ control_socket: run/geard.sock
         block_warning_seconds=0.25,
         hang_timeout_seconds=5.0,
         control_socket=str(here / "run/geard.sock"),
+        schedules={
+            "nightly": Schedule(
+                function="report",
+                workload="daily",
+                cron="30 2 * * mon-fri",
+                timezone="Europe/Vienna",
+                catch_up="last",
+            ),
+            "poll": Schedule(function="poll_api", workload=[1, 2], every_seconds=90, encoding="json", unique="polling"),
+        },
+        state_directory=str(here / "run/state"),
     )
     assert msgspec.structs.astuple(found.logging) == ("debug", "json", str(here / "geard.log"))
 
@@ -223,12 +239,12 @@ def test_the_example_config_shows_every_key_with_its_default() -> None:
     given = {key: value for key, value in shown.items() if key != "capabilities" and value is not None}
     found = config_from({**given, "capabilities": {"reverse": len}})
     assert msgspec.structs.replace(found, capabilities={}) == Config()
-    for key in [*CAPABILITY_KEYS, *JOB_SERVER_KEYS, *TLS_KEYS]:
+    for key in [*CAPABILITY_KEYS, *JOB_SERVER_KEYS, *TLS_KEYS, *SCHEDULE_KEYS]:
         assert f" {key}: " in text
 
 
 def is_key(line: str) -> bool:
     """Whether a comment of the example is a key of the config or of `logging`, commented out."""
-    name = line.removeprefix("# ").partition(":")[0].strip()
-    known: set[Any] = {*CONFIG_KEYS, *LOGGING_KEYS}
+    name = line.removeprefix("# ").partition(":")[0]
+    known: set[Any] = {*CONFIG_KEYS, *(f"  {key}" for key in LOGGING_KEYS)}
     return line.startswith("# ") and name in known and not line.startswith("# level: debug,")

@@ -19,7 +19,9 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
     "printable": set(),
     "protocol": {"errors"},
     "codec": {"errors"},
-    "config": {"errors", "codec"},
+    "rendezvous": set(),
+    "times": {"errors"},
+    "config": {"errors", "codec", "times"},
     "messages": {"errors", "config", "stats"},
     "findings": {"errors"},
     "logs": {"config"},
@@ -27,6 +29,7 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
     "client": {"errors", "protocol", "codec", "config", "connection"},
     "worker": {"errors", "protocol", "codec", "config", "connection", "messages", "findings", "logs", "exits", "stats"},
     "jobserver": {"errors", "protocol", "config", "connection", "logs", "exits"},
+    "scheduler": {"errors", "exits", "protocol", "rendezvous", "times", "config", "connection", "client", "logs"},
     "supervisor": {
         "errors",
         "protocol",
@@ -38,6 +41,7 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
         "exits",
         "jobserver",
         "stats",
+        "scheduler",  # what it says of its schedules, and nothing else of it
     },
     "testing": {"errors", "protocol", "codec", "config", "client", "worker", "jobserver"},
     "pytest_plugin": {"config", "client", "worker", "testing"},
