@@ -23,6 +23,7 @@ COMMANDS: Final = {  # name -> the module and the attribute that hold it
     "ps": "geard.cli.control:ps",
     "reload": "geard.cli.control:reload",
     "stop": "geard.cli.control:stop",
+    "schedules": "geard.cli.schedules:schedules",
     "unit": "geard.cli.unit:unit",
     "jobserver": "geard.cli.jobserver:jobserver",
     "submit": "geard.cli.submit:submit",

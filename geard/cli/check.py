@@ -11,6 +11,7 @@ import click
 from geard import exits
 from geard.cli.answers import aligned
 from geard.cli.output import say
+from geard.cli.schedules import upcoming
 from geard.config import Capability, Config, default_path, examine_config, format_duration
 from geard.findings import Served
 from geard.supervisor.imports import import_capabilities
@@ -69,7 +70,7 @@ def plan(config: Config, served: Iterable[Served]) -> list[str]:
     if config.on_start:
         lines.insert(2, f"On start: {config.on_start}")
     rows = [row(config, one, config.capabilities[one.name]) for one in served]
-    return lines + aligned([HEADER, *rows], [False] * len(HEADER))
+    return lines + aligned([HEADER, *rows], [False] * len(HEADER)) + upcoming(config)
 
 
 def row(config: Config, served: Served, capability: Capability) -> tuple[str, ...]:

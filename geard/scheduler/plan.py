@@ -9,7 +9,9 @@ Rules:
 - A wall clock that is set back must not bring back a time that has been: how much is left goes by the monotonic clock
   once a time has been submitted, and what was past at the start stays past, unless the clock is set back by more than
   three hours (cron(8) draws the same line): then it was wrong at the start.
-- What waits on a job server that is no longer the one, or for a schedule that is no more, is cancelled.
+- What waits on a job server that is no longer the one, or for a schedule that is no more, is cancelled. gearmand keeps
+  what was cancelled until it is due, and lets the same unique join it: a time that the changed schedule has too gets a
+  unique that tells the two apart.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from geard.config.model import Schedule
+from geard.config.units import format_duration
 from geard.rendezvous import choose
 from geard.scheduler.states import ScheduleState
 from geard.times import Cron, Every, Times
@@ -33,9 +37,12 @@ MOST_AHEAD: Final = 16
 """So many times of a schedule wait at most: of one that is due each second, the next quarter of a minute."""
 CATCH_UP_SECONDS: Final = 12
 """A time that was missed is due so long after the start: schedulers that start together make one job of it."""
-REMEMBERED_SECONDS: Final = 86400
-"""How long a time that has been is remembered, against clocks that are set back."""
 SET_BACK_SECONDS: Final = 3 * 3600
+"""A clock that is set back by less than this brings back no time that has been."""
+MOST_REMEMBERED: Final = 2_000
+"""So many times of a schedule at most are remembered against that."""
+RESTART_SECONDS: Final = 60
+"""A restart of the scheduler needs to know of the times of the last minute."""
 MAX_UNIQUE_BYTES: Final = 64
 
 
@@ -84,13 +91,20 @@ def times_of(schedule: Schedule) -> Times:
     return Cron(schedule.cron, schedule.timezone)
 
 
-def unique_of(name: str, schedule: Schedule, time: int) -> str:
+def in_words(schedule: Schedule) -> str:
+    """When it is due, as the config has it."""
+    if schedule.every_seconds is not None:
+        return f"every {format_duration(schedule.every_seconds)}"
+    return f"{schedule.cron} {schedule.timezone}"
+
+
+def unique_of(name: str, schedule: Schedule, time: int, revision: str = "") -> str:
     """The unique of one time: `geard:NAME:TIME`, the name hashed where it does not fit."""
     shown = schedule.unique or name
-    unique = f"geard:{shown}:{time}"
-    if len(unique.encode()) <= MAX_UNIQUE_BYTES:
-        return unique
-    return f"geard:{blake2b(shown.encode(), digest_size=16).hexdigest()}:{time}"
+    end = f":{time}{revision}"
+    if len(shown.encode()) > MAX_UNIQUE_BYTES - len("geard:") - len(end):
+        shown = blake2b(shown.encode(), digest_size=16).hexdigest()
+    return f"geard:{shown}{end}"
 
 
 class Planner:
@@ -100,6 +114,7 @@ class Planner:
         self._schedules: dict[str, Schedule] = {}
         self._times: dict[str, Times] = {}
         self._waiting: dict[str, dict[int, Waiting]] = {}
+        self._spoilt: dict[str, int] = {}  # uniques that were cancelled, and their times
         self._past: float | None = None  # times up to this were past, or too near, at the start
         self._submitted_at: dict[str, float] = {}  # when a time was last submitted, by the wall clock
         self.replace(schedules)
@@ -109,20 +124,31 @@ class Planner:
 
     def replace(self, schedules: Mapping[str, Schedule]) -> list[Cancellation]:
         """Go by these schedules from now on. What waits for those that changed is to be cancelled."""
-        gone = [name for name, schedule in self._schedules.items() if schedules.get(name) != schedule]
-        cancelled = [
-            Cancellation(server, handle)
-            for name in gone
-            for waiting in self._waiting.pop(name, {}).values()
-            for server, handle in waiting.handles.items()
-        ]
-        for name in gone:
+        gone = {name: schedule for name, schedule in self._schedules.items() if schedules.get(name) != schedule}
+        cancelled = []
+        for name, schedule in gone.items():
+            waiting = self._waiting.pop(name, {})
+            cancelled += self._spoil(name, schedule, {time: known.handles for time, known in waiting.items()})
             del self._times[name]
         self._schedules = dict(schedules)
         for name, schedule in schedules.items():
             if name not in self._times:
                 self._times[name] = times_of(schedule)
         return cancelled
+
+    def _spoil(self, name: str, schedule: Schedule, waiting: Mapping[int, Mapping[str, str]]) -> list[Cancellation]:
+        """Have these times of a schedule cancelled, and their uniques not used again."""
+        self._spoilt.update((self._unique(name, schedule, time), time) for time in waiting)
+        return [Cancellation(server, handle) for handles in waiting.values() for server, handle in handles.items()]
+
+    def _unique(self, name: str, schedule: Schedule, time: int) -> str:
+        unique = unique_of(name, schedule, time)
+        number = 0
+        while unique in self._spoilt:  # and all who have changed in the same way find the same one
+            number += 1
+            digest = blake2b(msgspec.json.encode((schedule, number)), digest_size=4).hexdigest()
+            unique = unique_of(name, schedule, time, f":{digest}")
+        return unique
 
     def due(self, wall: float, monotonic: float, answering: Iterable[str]) -> list[Submission]:
         """What to submit now, to job servers among those that answer."""
@@ -131,6 +157,7 @@ class Planner:
             self._past = wall + LEAST_SECONDS
         if not servers:
             return []
+        self._spoilt = {unique: time for unique, time in self._spoilt.items() if time > wall - RESTART_SECONDS}
         found = []
         for name, schedule in self._schedules.items():
             server = choose((schedule.unique or name).encode(), servers)
@@ -139,7 +166,7 @@ class Planner:
                 known = waiting.get(time)
                 if known and not self._wants_repeat(known, server, monotonic):
                     continue
-                found.append(Submission(name, schedule, time, time, unique_of(name, schedule, time), server))
+                found.append(Submission(name, schedule, time, time, self._unique(name, schedule, time), server))
             self._forget(waiting, monotonic)
         return found
 
@@ -163,7 +190,10 @@ class Planner:
 
     @staticmethod
     def _forget(waiting: dict[int, Waiting], monotonic: float) -> None:
-        for time in [time for time, known in waiting.items() if monotonic - known.due > REMEMBERED_SECONDS]:
+        surplus = len(waiting) - MOST_REMEMBERED
+        for number, (time, known) in enumerate(list(waiting.items())):
+            if number >= surplus and monotonic - known.due <= SET_BACK_SECONDS:
+                return  # the oldest come first
             del waiting[time]
 
     def sent(self, submission: Submission, wall: float, monotonic: float) -> None:
@@ -193,6 +223,8 @@ class Planner:
         last = self._times[name].last(wall + LEAST_SECONDS)
         if schedule.catch_up != "last" or last is None or not servers or last <= seen_at + LEAST_SECONDS:
             return None
+        if last in self._waiting.get(name, {}):
+            return None  # a job server has had it since before
         at = int(wall) + CATCH_UP_SECONDS
         server = choose((schedule.unique or name).encode(), servers)
         return Submission(name, schedule, last, at, unique_of(name, schedule, last), server)
@@ -202,7 +234,11 @@ class Planner:
         return {
             name: Remembered(
                 schedule,
-                {time: (wall + known.due - monotonic, known.handles) for time, known in self._waiting[name].items()},
+                {
+                    time: (wall + known.due - monotonic, known.handles)
+                    for time, known in self._waiting[name].items()
+                    if monotonic - known.due <= RESTART_SECONDS
+                },
             )
             for name, schedule in self._schedules.items()
             if self._waiting.get(name)
@@ -219,8 +255,8 @@ class Planner:
                     for time, (due, handles) in old.waiting.items()
                 }
             else:
-                handles = [pair for _, handles in old.waiting.values() for pair in handles.items()]
-                cancelled += [Cancellation(server, handle) for server, handle in handles]
+                waiting = {time: handles for time, (_, handles) in old.waiting.items()}
+                cancelled += self._spoil(name, old.schedule, waiting)
         return cancelled
 
     def states(self, wall: float) -> tuple[ScheduleState, ...]:
@@ -229,8 +265,7 @@ class Planner:
             ScheduleState(
                 name=name,
                 function=schedule.function,
-                when=schedule.cron or f"every {schedule.every_seconds} s",
-                timezone=schedule.timezone,
+                when=in_words(schedule),
                 next_at=self._times[name].after(wall),
                 last_at=self._times[name].last(wall),
                 submitted_at=self._submitted_at.get(name),

@@ -29,6 +29,7 @@ def main(descriptor: int) -> int:
     signal.signal(signal.SIGUSR1, lambda *_: logs.reopen())
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     supervisor = socket.socket(fileno=descriptor)
+    supervisor.setblocking(True)  # it was made by gevent
     lines = supervisor.makefile("rb")
     line = lines.readline()
     if not line:

@@ -14,7 +14,6 @@ class ScheduleState(Struct, frozen=True):
     name: str
     function: str
     when: str  # as the config has it
-    timezone: str
     next_at: float | None
     last_at: float | None
     submitted_at: float | None  # when one of its times was last submitted, by this scheduler

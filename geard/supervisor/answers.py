@@ -11,12 +11,14 @@ import msgspec
 from msgspec import Struct
 
 from geard.messages import RunningJob
+from geard.scheduler.states import ScheduleState
 from geard.stats.failures import Failure
 from geard.stats.history import History
 from geard.stats.snapshot import Snapshot
 
 PS: Final = "ps"
 RELOAD: Final = "reload"
+SCHEDULES: Final = "schedules"
 STOP: Final = "stop"
 STOP_NOW: Final = "stop now"
 STATS: Final = "stats"
@@ -110,6 +112,7 @@ class Answer(Struct, frozen=True):
     history: History | None = None  # to HISTORY; None for a function that did nothing within its span
     jobs: JobPage | None = None  # to JOBS
     stack: str = ""  # to STACK: as a traceback shows it
+    schedules: tuple[ScheduleState, ...] | None = None  # to SCHEDULES
 
 
 _encoder = msgspec.json.Encoder()

@@ -87,6 +87,12 @@ class Beside:
             process.hang_up()
             gevent.spawn_later(STOP_SECONDS, process.kill)
 
+    def close(self) -> None:
+        """Stop it and wait for its end."""
+        self.stop()
+        while self._process:
+            gevent.sleep(0.01)
+
     def _start(self) -> None:
         self._started_at = time.monotonic()
         try:

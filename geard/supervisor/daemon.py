@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import gevent
@@ -20,9 +21,12 @@ from geard.config.load import Source, examine_config
 from geard.config.model import Config, default_control_socket
 from geard.errors import ConfigError, InvalidRequest, Problem
 from geard.messages import FromChild, Start
+from geard.scheduler import states
+from geard.scheduler.states import Plan
+from geard.supervisor.beside import Beside, module_command
 from geard.supervisor.child import Child
 from geard.supervisor.control import ControlServer, SocketInUse
-from geard.supervisor.events import Event, Exited, Loaded, Received, Signalled, SourcesChanged
+from geard.supervisor.events import Event, Exited, Loaded, Received, Scheduled, Signalled, SourcesChanged
 from geard.supervisor.imports import with_import_problems
 from geard.supervisor.process import WorkerProcess
 from geard.supervisor.sd_notify import SdNotify
@@ -64,6 +68,13 @@ class Daemon:
             self._control = _control_server(source.config, self._events.put)
         except ConfigError as error:
             raise ConfigError(list(map(source.locate, error.problems))) from error
+        self._serves = False
+        self._scheduler = Beside(
+            "scheduler",
+            module_command("geard.scheduler.process"),
+            first_line=self._scheduler_plan,
+            on_line=lambda line: self._events.put(Scheduled(states.load_states(line))),
+        )
         self._supervisor = Supervisor(
             source,
             spawn=self._spawn,
@@ -87,6 +98,7 @@ class Daemon:
         finally:
             for handler in handlers:
                 handler.cancel()
+            self._scheduler.close()
             if self._loading:
                 self._loading.kill()  # with the process that it may be waiting for
             if self._watcher:
@@ -126,6 +138,19 @@ class Daemon:
         self._events.put(Loaded(outcome))
 
     def _configured(self, config: Config) -> None:
+        if self._serves:
+            self._reconfigure(config)
+        self._serves, self._source = True, replace(self._source, config=config)
+        if config.schedules:
+            self._scheduler.send_line(self._scheduler_plan())  # nothing to one that does not run
+            self._scheduler.start()
+        else:
+            self._scheduler.stop()
+
+    def _scheduler_plan(self) -> bytes:
+        return states.dump(Plan(self._source.config, self._verbose))
+
+    def _reconfigure(self, config: Config) -> None:
         if _socket_path(config) != _socket_path(self._source.config):
             log.warning("control_socket changes when the daemon is restarted, not by a reload")
         try:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from geard.config.load import Source
 from geard.errors import ConfigError
 from geard.messages import FromChild
+from geard.scheduler.states import States
 from geard.supervisor.answers import Answer, Request
 
 if TYPE_CHECKING:
@@ -49,10 +50,16 @@ class Asked(Struct, frozen=True):
     reply: Callable[[Answer], None]
 
 
+class Scheduled(Struct, frozen=True):
+    """The scheduler says how its schedules stand."""
+
+    states: States
+
+
 class SourcesChanged(Struct, frozen=True):
     """`--watch` saw these files change."""
 
     paths: tuple[str, ...]
 
 
-Event = Signalled | Received | Exited | Loaded | Asked | SourcesChanged
+Event = Signalled | Received | Exited | Loaded | Asked | Scheduled | SourcesChanged

@@ -24,12 +24,13 @@ from geard.config.load import Source
 from geard.config.model import Config
 from geard.errors import ConfigError, Problem
 from geard.messages import DumpStacks, Heartbeat, Jobs, ListJobs, ReopenLog, Stack
+from geard.scheduler.states import ScheduleState
 from geard.stats.totals import Totals
 from geard.supervisor import answers, summary
 from geard.supervisor.answers import Answer, Request
 from geard.supervisor.child import Child
 from geard.supervisor.decisions import count_jobs
-from geard.supervisor.events import Asked, Event, Exited, Loaded, Received, Signalled, SourcesChanged
+from geard.supervisor.events import Asked, Event, Exited, Loaded, Received, Scheduled, Signalled, SourcesChanged
 from geard.supervisor.fleet import Fleet
 from geard.supervisor.generation import Generation
 from geard.supervisor.questions import Questions
@@ -60,7 +61,7 @@ class Supervisor:
         set_title: Callable[[str], None] = setproctitle,
     ) -> None:
         """`spawn` starts a child's process; `load` begins to read the config and leads to a Loaded event;
-        `configured` is told of each config that takes effect after the first."""
+        `configured` is told of each config that takes effect."""
         self._source = source
         self._load = load
         self._configured = configured
@@ -76,6 +77,7 @@ class Supervisor:
         self._refusal = ""  # why the last reload, or the start, was refused
         self._started_at = self._last_turn = self._stop_at = clock()
         self._stops: list[Reply] = []  # wait for our end
+        self._schedules: tuple[ScheduleState, ...] = ()  # as the scheduler last told
         self._finished_jobs = self._abandoned_jobs = 0  # while stopping
         self._start_failure = exits.DONE
         self.start_problems: tuple[Problem, ...] = ()
@@ -118,6 +120,8 @@ class Supervisor:
                     reply(Answer(exits.USAGE, f"this supervisor does not know {request.command!r}"))
             case Loaded(outcome=outcome):
                 self._loaded(outcome)
+            case Scheduled(states=states):
+                self._schedules = states.schedules
             case SourcesChanged(paths=paths):
                 log.info("changed: %s", ", ".join(paths))
                 self._reload()
@@ -191,8 +195,8 @@ class Supervisor:
             self._take_over(incoming)
 
     def _take_over(self, incoming: Generation) -> None:
+        self._configured(incoming.config)
         if self._state == "reloading":
-            self._configured(incoming.config)
             self._totals.reloaded("done", self._wall_clock())
         else:
             self._totals.last_reload_time = self._wall_clock()
@@ -272,6 +276,9 @@ class Supervisor:
     def _ps(self, reply: Reply) -> None:
         self._listings.add(lambda: reply(self._overview), self._fleet.broadcast(ListJobs()), self._clock())
 
+    def _schedules_asked(self, reply: Reply) -> None:
+        reply(Answer(exits.DONE, schedules=self._schedules if self._source.config.schedules else ()))
+
     def _stop_asked(self, reply: Reply) -> None:
         self._stops.append(reply)
         if self._state != "stopping":
@@ -326,6 +333,7 @@ SIGNALS: Final[dict[int, tuple[str, Callable[[Supervisor], None]]]] = {
 REQUESTS: Final[dict[str, Callable[[Supervisor, Reply], None]]] = {
     answers.PS: Supervisor._ps,
     answers.RELOAD: Supervisor._reload,
+    answers.SCHEDULES: Supervisor._schedules_asked,
     answers.STOP: Supervisor._stop_asked,
     answers.STOP_NOW: Supervisor._stop_now_asked,
 }

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geard.config.model import Schedule
-from geard.scheduler.plan import CATCH_UP_SECONDS, LEAST_SECONDS, Cancellation, Planner, unique_of
+from geard.scheduler.plan import CATCH_UP_SECONDS, LEAST_SECONDS, Cancellation, Planner, Remembered, unique_of
 
 START = 1_800_000_000
 EVERY_10 = {"poll": Schedule(function="poll", every_seconds=10)}
@@ -17,9 +17,11 @@ EVERY_10 = {"poll": Schedule(function="poll", every_seconds=10)}
 
 @dataclass
 class FakeJobServer:
-    """Keeps delayed jobs: one for each unique that waits. What falls due runs."""
+    """Keeps delayed jobs: one for each unique that waits. What falls due runs. As gearmand, it keeps what was cancelled
+    until it is due, and the same unique joins it."""
 
     waiting: dict[str, tuple[int, str]] = field(default_factory=dict)  # unique -> (due, handle)
+    cancelled: set[str] = field(default_factory=set)  # handles
     runs: Counter[str] = field(default_factory=Counter)
     up: bool = True
     number: int = 0
@@ -31,13 +33,13 @@ class FakeJobServer:
         return self.waiting[unique][1]
 
     def cancel(self, handle: str) -> None:
-        self.waiting = {unique: job for unique, job in self.waiting.items() if job[1] != handle}
+        self.cancelled.add(handle)
 
     def pass_to(self, now: float) -> None:
-        for unique, (at, _) in list(self.waiting.items()):
+        for unique, (at, handle) in list(self.waiting.items()):
             if at <= now:
                 del self.waiting[unique]
-                self.runs[unique] += 1
+                self.runs[unique] += handle not in self.cancelled
 
 
 @dataclass
@@ -137,9 +139,10 @@ def test_a_schedule_that_changes_leaves_nothing_of_the_old_one() -> None:
     new = {"poll": Schedule(function="poll", every_seconds=7), "more": Schedule(function="f", every_seconds=10)}
     host.to_cancel += host.planner.replace(new)
     play(60, [host], servers, START + 15)
-    after = {unique for unique, count in servers["a"].runs.items() if int(unique.rpartition(":")[2]) > START + 16}
-    assert {u for u in after if u.startswith("geard:poll:")} <= expected("poll", new["poll"], START, START + 80, 7)
-    assert set(servers["a"].runs.values()) == {1}
+    ran = [unique for unique, count in servers["a"].runs.items() if count]
+    assert set(servers["a"].runs.values()) <= {0, 1}
+    after = [int(u.split(":")[2]) for u in ran if u.startswith("geard:poll:") and int(u.split(":")[2]) > START + 16]
+    assert sorted(after) == [time for time in range(START + 17, START + 75) if time % 7 == 0 and time > START + 20]
 
 
 def test_one_that_is_acknowledged_after_its_schedule_changed_is_cancelled() -> None:
@@ -162,7 +165,7 @@ def test_a_restart_takes_up_what_waits_and_cancels_what_is_no_more() -> None:
     for unique, (_, handle) in servers["a"].waiting.items():
         assert (handle in cancelled) == unique.startswith("geard:old:")
     play(20, [again], servers, START + 15)
-    assert set(servers["a"].runs.values()) == {1}
+    assert max(servers["a"].runs.values()) == 1
 
 
 def test_the_last_time_that_was_missed_is_made_up_for_by_all_as_one_job() -> None:
@@ -174,6 +177,9 @@ def test_the_last_time_that_was_missed_is_made_up_for_by_all_as_one_job() -> Non
     assert first.unique == second.unique
     assert first.at == START + CATCH_UP_SECONDS
     assert Planner(daily).missed("daily", now - 60.0, now, ["a"]) is None
+    planner = Planner(daily)
+    planner.restore({"daily": Remembered(daily["daily"], {first.time: (now, {"a": "H:1"})})}, now, 0.0)
+    assert planner.missed("daily", seen, now, ["a"]) is None  # a job server has it
     none = {"daily": Schedule(function="f", cron="0 3 * * *")}
     assert Planner(none).missed("daily", seen, now, ["a"]) is None
 
