@@ -23,6 +23,7 @@ def progress(job, workload): yield workload
 def start(): raise RuntimeError("on_start is for worker processes")
 def three(a, b, c): pass
 async def later(workload): pass
+async def pieces(job, workload): yield workload
 LIMIT = 5
 """
 
@@ -51,6 +52,8 @@ capabilities:
   reverse: app.reverse
   backwards: {function: "app:reverse", encoding: bytes, timeout: 90, greenlets_per_server: 4, processes: 3}
   progress: {function: app.progress, encoding: json, thread: true}
+  later: app.later
+  pieces: app.pieces
 """)
     done = check()
     assert done.returncode == exits.DONE, done.stderr
@@ -66,6 +69,8 @@ CAPABILITY  FUNCTION      CALLED AS                                          ENC
 reverse     app.reverse   function(workload)                                 utf-8     -        (20)       (2)
 backwards   app:reverse   function(workload)                                 bytes     1m30s    4          3
 progress    app.progress  function(job, workload), a generator, in a thread  json      -        (20)       (2)
+later       app.later     async function(workload)                           utf-8     -        (20)       (2)
+pieces      app.pieces    async function(job, workload), a generator         utf-8     -        (20)       (2)
 """
     )
     assert done.stderr == "printed while imported\nwritten while imported\n"
@@ -86,7 +91,7 @@ greenlets_per_servr: 20
 capabilities:
   good: app.reverse
   three: app.three
-  later: app.later
+  later: {function: app.later, thread: true}
   limit: app.LIMIT
   typo: app.revers
   none: no_such_module.f

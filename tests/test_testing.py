@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,26 @@ def test_call_shows_a_stream_that_no_client_could_read() -> None:
     assert outcome.data == [1, 2]
     with pytest.raises(InvalidResult):
         assert outcome.result
+
+
+def test_call_runs_coroutines_as_a_worker_does() -> None:
+    async def later(job: Job, workload: str) -> str:
+        await asyncio.sleep(0.01)
+        job.status(1, 1)
+        return workload.upper()
+
+    async def pieces(workload: str) -> AsyncIterator[str]:
+        for word in workload.split():
+            await asyncio.sleep(0)
+            yield word
+
+    async def never(workload: str) -> None:
+        await asyncio.sleep(60)
+
+    outcome = call(later, "hello")
+    assert (outcome.result, outcome.statuses) == ("HELLO", [(1, 1)])
+    assert call(pieces, "one two").data == ["one", "two"]
+    assert call(never, timeout=0.05).exception == "never ran longer than its timeout of 0.05 s"
 
 
 def test_call_ends_in_time_when_the_capability_does_not() -> None:

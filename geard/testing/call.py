@@ -95,7 +95,8 @@ def call(
     `workload` is what a client would submit: str, or a value for `encoding="json"`; bytes are taken as they come over
     the wire, so that one that cannot be decoded can be tried too. `encoding` and `timeout` (seconds) are those of the
     config. With a timeout the capability runs in a thread of its own, which goes on if it is late; without one it runs
-    in the caller's, so that debuggers, fixtures and database transactions see it.
+    in the caller's, so that debuggers, fixtures and database transactions see it. An `async def` runs on geard's
+    loop, as in a worker, with or without one.
 
     What the capability raises is in the Outcome, its traceback in the log ("geard.worker"), which pytest shows for a
     test that fails. Raises CapabilityError for one that no worker could serve, InvalidRequest for a workload that is
@@ -119,6 +120,7 @@ class _Wire:
     """As much of a Session as a Job asks for: what it sends stays here."""
 
     address = "geard.testing"
+    behind = False
 
     def __init__(self) -> None:
         self._sent: list[bytes] = []

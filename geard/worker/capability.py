@@ -8,13 +8,13 @@ capability is told as a Problem and does not hide what is wrong with the next.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from importlib import import_module
 from traceback import extract_tb
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from geard.codec import Codec, codec_for
 from geard.config import Capability, Config
@@ -24,6 +24,10 @@ if TYPE_CHECKING:  # a job knows its capability; a capability only calls with a 
     from geard.worker.job import Job
 
 Invoke = Callable[["Job"], Any]
+Begin = Callable[["Job"], Coroutine[Any, Any, Any]]
+
+BEHIND_SECONDS: Final = 0.01
+"""How often an async generator looks whether a connection that is far behind has caught up."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,18 @@ class Runtime:
     """What differs between plain threads and a gevent process, handed in by whoever knows which it is.
 
     `limit(job, seconds)` is entered around a function with a timeout; it ends the job when time is up. `in_thread`
-    runs a call in a native thread and waits for it."""
+    runs a call in a native thread and waits for it; `in_loop` does so with a coroutine on the asyncio loop, with its
+    time limit."""
 
     limit: Callable[[Job, float], AbstractContextManager[object]]
     in_thread: Callable[[Invoke, Job], Any]
+    in_loop: Callable[[Begin, Job, float | None], Any]
 
 
 class BoundCapability:
-    """A capability with its callable: `invoke(job)` runs the function and returns what it returned."""
+    """A capability with its callable: `invoke(job)`, once prepared, runs the function and returns what it returned."""
 
-    __slots__ = ("codec", "function", "hands_on", "invoke", "name", "quick", "raw_name", "spec")
+    __slots__ = ("asynchronous", "codec", "function", "hands_on", "invoke", "name", "quick", "raw_name", "spec")
 
     def __init__(self, name: str, spec: Capability, function: Callable[..., Any], codec: Codec) -> None:
         self.name = name
@@ -48,6 +54,7 @@ class BoundCapability:
         self.spec = spec
         self.function = function
         self.hands_on = required_arguments(function) == 2
+        self.asynchronous = is_asynchronous(function)
         self.codec = codec
         self.invoke: Invoke = self._plain()
         self.quick = False  # its last run left the loop to others within a millisecond; kept by the channel
@@ -56,8 +63,12 @@ class BoundCapability:
         return f"<{self.name} served by {path_of(self.function)}>"
 
     def prepare(self, runtime: Runtime) -> None:
-        """Wrap the call in the capability's time limit and thread."""
+        """Wrap the call in the capability's time limit and thread, or hand it to the asyncio loop."""
         invoke, seconds = self._plain(), self.spec.timeout_seconds
+        if self.asynchronous:
+            begin, in_loop = self._coroutine(), runtime.in_loop
+            self.invoke = lambda job: in_loop(begin, job, seconds)
+            return
         if self.spec.thread:
             inner = invoke
 
@@ -82,6 +93,16 @@ class BoundCapability:
 
         return call_hands_on if self.hands_on else call
 
+    def _coroutine(self) -> Begin:
+        function, decode, hands_on = self.function, self.codec.decode, self.hands_on
+
+        async def begin(job: Job) -> Any:
+            workload = decode(job.workload)
+            result = function(job, workload) if hands_on else function(workload)
+            return await (stream(job, result) if isinstance(result, AsyncGenerator) else result)
+
+        return begin
+
     @staticmethod
     def _limited(invoke: Invoke, runtime: Runtime, seconds: float) -> Invoke:
         def limited(job: Job) -> Any:
@@ -89,6 +110,25 @@ class BoundCapability:
                 return invoke(job)
 
         return limited
+
+
+async def stream(job: Job, pieces: AsyncGenerator[Any, None]) -> None:
+    """Send each item as WORK_DATA, waiting while the connection is far behind."""
+    import asyncio  # for those who use it
+
+    async with aclosing(pieces):
+        async for piece in pieces:
+            job.data(piece)
+            while job.session.behind:
+                await asyncio.sleep(BEHIND_SECONDS)
+
+
+def is_asynchronous(function: Callable[..., Any]) -> bool:
+    """Whether it is an `async def`, a generator or not, or an object that is called so."""
+    return any(
+        inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
+        for called in (function, type(function).__dict__.get("__call__"))
+    )
 
 
 def resolve_all(config: Config) -> tuple[list[BoundCapability], list[Problem]]:
@@ -110,7 +150,10 @@ def bind(name: str, spec: Capability, encoding: str) -> BoundCapability:
         codec = codec_for(spec.encoding or encoding, "result")
     except InvalidRequest as error:
         raise CapabilityError(str(error)) from None
-    return BoundCapability(name, spec, function, codec)
+    bound = BoundCapability(name, spec, function, codec)
+    if bound.asynchronous and spec.thread:
+        raise CapabilityError(f"{path_of(function)} is async, and runs on the asyncio loop\ndrop `thread: true`")
+    return bound
 
 
 def import_path(path: str) -> Callable[..., Any]:
@@ -142,8 +185,6 @@ def import_path(path: str) -> Callable[..., Any]:
 
 def required_arguments(function: Callable[..., Any]) -> int:
     """How many positional arguments it must have: 1 (workload) or 2 (job, workload). Raises CapabilityError."""
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise CapabilityError(f"{path_of(function)} is async\ngeard runs plain functions: drop the `async`")
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

@@ -54,7 +54,9 @@ def examine(config: Config) -> Findings:
 def describe(capability: BoundCapability) -> Served:
     """How a capability would be called."""
     convention = "function(job, workload)" if capability.hands_on else "function(workload)"
-    if inspect.isgeneratorfunction(capability.function):
+    if capability.asynchronous:
+        convention = f"async {convention}"
+    if inspect.isgeneratorfunction(capability.function) or inspect.isasyncgenfunction(capability.function):
         convention += ", a generator"
     return Served(capability.name, convention, capability.codec.name)
 

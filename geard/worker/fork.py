@@ -103,7 +103,10 @@ class Forks:
             current.parent = greenlet(_at_end, root)  # not the old hub, which would run
         set_hub(Hub(default=False))
         asyncio = sys.modules.get("asyncio")
-        if asyncio:
+        loop = asyncio and asyncio._get_running_loop()
+        if asyncio and loop:  # forked by a coroutine: the others' steps must not run here
+            loop._ready.clear()
+            loop._scheduled.clear()
             asyncio._set_running_loop(None)
 
     def _tie(self) -> None:

@@ -5,18 +5,26 @@ Only a worker process imports this; the pool itself is handed the functions.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
+from gevent.hub import Waiter
+from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
 from geard.errors import JobTimeout
-from geard.worker.capability import Invoke, Runtime
+from geard.worker.capability import Begin, Invoke, Runtime
 from geard.worker.forked import end_if_forked
 from geard.worker.job import Job
 from geard.worker.pool import late_text
+
+if TYPE_CHECKING:
+    from geard.worker.coroutines import Coroutines
+
+start_native_thread: Final = get_original("_thread", "start_new_thread")
 
 
 def start_greenlet(target: Callable[[], None], name: str) -> gevent.Greenlet[..., None]:
@@ -59,7 +67,52 @@ def runtime(native_threads: int) -> Runtime:
             raise error
         return result
 
-    return Runtime(limit=Interrupt, in_thread=in_thread)
+    made: list[Coroutines] = []
+
+    def in_loop(begin: Begin, job: Job, seconds: float | None) -> Any:
+        if not made:
+            made.append(coroutines())
+        return made[0].run(begin, job, lambda: late_text(job, seconds or 0.0), seconds)
+
+    return Runtime(limit=Interrupt, in_thread=in_thread, in_loop=in_loop)
+
+
+def coroutines() -> Coroutines:
+    """The asyncio loop of a worker process, in a native thread of its own.
+
+    What is patched is cooperative in that thread too, by the thread's own hub, which runs while the loop waits: a
+    library's sockets, locks and threads work there. Only the loop's executor has native threads, for code that blocks.
+    """
+    from geard.worker.coroutines import Coroutines  # asyncio is loaded for those who use it
+    from geard.worker.executor import NativeThreads
+
+    woken: deque[Waiter[None]] = deque()
+
+    def wake() -> None:
+        while woken:
+            woken.popleft().switch(None)
+
+    async_watcher = gevent.get_hub().loop.async_()
+    async_watcher.start(wake)
+
+    class GreenletWaiter:
+        __slots__ = ("_waiter",)
+
+        def __init__(self) -> None:
+            self._waiter: Waiter[None] = Waiter()
+
+        def set(self) -> None:
+            woken.append(self._waiter)
+            async_watcher.send()
+
+        def wait(self) -> None:
+            self._waiter.get()
+
+    return Coroutines(
+        lambda target: start_native_thread(target, ()),
+        GreenletWaiter,
+        lambda loop: loop.set_default_executor(NativeThreads()),
+    )
 
 
 def _outcome(invoke: Invoke, job: Job) -> tuple[Any, BaseException | None]:

@@ -19,15 +19,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from geard.config import Config, JobServer
 from geard.errors import ConfigError, GeardError, Problem
 from geard.messages import RunningJob
-from geard.worker.capability import BoundCapability, Invoke, Runtime, resolve_all
+from geard.worker.capability import Begin, BoundCapability, Invoke, Runtime, resolve_all
 from geard.worker.channel import Channel
 from geard.worker.job import Job
 from geard.worker.run import label, run
+
+if TYPE_CHECKING:
+    from geard.worker.coroutines import Coroutines
 
 log = logging.getLogger("geard.worker")
 
@@ -75,7 +78,21 @@ def call_here(invoke: Invoke, job: Job) -> Any:
     return invoke(job)
 
 
-THREADS: Final = Runtime(limit=answer_when_late, in_thread=call_here)
+_coroutines_lock: Final = threading.Lock()
+_coroutines: list[Coroutines] = []
+
+
+def run_in_loop(begin: Begin, job: Job, seconds: float | None) -> Any:
+    """`async def` beside plain threads: one loop for the process, made for the first job that wants it."""
+    from geard.worker.coroutines import Coroutines  # asyncio is loaded for those who use it
+
+    with _coroutines_lock:
+        if not _coroutines:
+            _coroutines.append(Coroutines(lambda target: start_thread(target, "geard asyncio"), threading.Event))
+    return _coroutines[0].run(begin, job, lambda: late_text(job, seconds or 0.0), seconds)
+
+
+THREADS: Final = Runtime(limit=answer_when_late, in_thread=call_here, in_loop=run_in_loop)
 
 
 class WorkerPool:

@@ -7,6 +7,7 @@ greenlet goes on to the next. A greenlet that user code killed would be missing 
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from geard.errors import JobTimeout
 from geard.printable import printable
@@ -63,10 +64,20 @@ def log_refused(function: bytes, handle: bytes, reason: str) -> None:
     log.error("%s %s: %s: failed", printable(about["function"]), printable(about["handle"]), reason, extra=about)
 
 
+_LOOP_TAKEN: Final = (
+    "asyncio.run() cannot be called from a running event loop",
+    "Cannot run the event loop while another loop is running",
+    "This event loop is already running",
+)
+_ONE_A_THREAD: Final = ": another job runs one in this thread. Make the function `async def`, or set `thread: true`"
+
+
 def describe(error: BaseException) -> str:
     """`ValueError: message`, as clients get to see it."""
     try:
         text = str(error)
     except BaseException as second:  # a __str__ of user code
         text = f"its __str__ raised {type(second).__name__}"
+    if isinstance(error, RuntimeError) and text in _LOOP_TAKEN:
+        text += _ONE_A_THREAD
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -109,6 +109,11 @@ class Session:
         """How many packets wait in the outbox."""
         return len(self._outbox)
 
+    @property
+    def behind(self) -> bool:
+        """Whether the outbox is over its limit."""
+        return not self._room.is_set() and not self.lost
+
     def answer(self, packet: bytes) -> bool:
         """Take a job's last packet; it is sent with the next flush. False if the connection is gone: it is dropped, for
         the job server has handed the job to another worker."""
@@ -129,6 +134,10 @@ class Session:
                 self._room.set()
         self.wake()
         while not self._room.is_set() and not self.lost:
+            from geard.worker.current import async_job  # it imports this module, and is seldom needed here
+
+            if async_job.get():  # the loop of all coroutines must not wait; an async generator does it itself
+                return
             self._room.wait(1.0)
 
     def open(self, packets: Iterable[bytes]) -> None:

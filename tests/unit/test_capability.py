@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ async def asynchronous(workload: str) -> str:
         (functools.partial(two, None), 1),
         (functools.partial(three, 1), 2),
         (lambda workload: workload, 1),
+        (asynchronous, 1),
         (len, 1),
         (operator.add, 2),
         (dict, 1),  # tells no signature
@@ -102,7 +103,6 @@ def test_the_convention_is_the_number_of_required_positional_arguments(
         (none, "none takes 0 required arguments\nexpected function(workload) or function(job, workload)"),
         (three, "three takes 3 required arguments\nexpected function(workload) or function(job, workload)"),
         (keyword, "keyword needs the keyword argument 'times'\nexpected function(workload) or"),
-        (asynchronous, "asynchronous is async\ngeard runs plain functions: drop the `async`"),
     ],
 )
 def test_what_cannot_be_called_so_is_refused_with_what_is_expected(function: Callable[..., Any], text: str) -> None:
@@ -163,6 +163,26 @@ def test_a_module_that_fails_on_import_is_named_with_the_line(
     with pytest.raises(CapabilityError) as raised:
         import_path(f"{name}.f")
     assert f"importing {name!r} {text.format(file=tmp_path / f'{name}.py')}" in str(raised.value)
+
+
+class AsynchronousService:
+    async def __call__(self, job: object, workload: str) -> str:
+        return workload
+
+
+async def asynchronous_pieces(workload: str) -> AsyncIterator[str]:
+    yield workload
+
+
+@pytest.mark.parametrize(
+    "function",
+    [asynchronous, asynchronous_pieces, AsynchronousService(), functools.partial(asynchronous)],
+)
+def test_what_is_called_with_await_is_asynchronous(function: Callable[..., Any]) -> None:
+    assert bind("a", Capability(function), "utf-8").asynchronous
+    assert not bind("a", Capability(one), "utf-8").asynchronous
+    with pytest.raises(CapabilityError, match=r"is async, and runs on the asyncio loop\ndrop `thread: true`"):
+        bind("a", Capability(function, thread=True), "utf-8")
 
 
 def test_every_capability_that_cannot_run_is_told_and_hides_no_other() -> None:

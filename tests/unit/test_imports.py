@@ -55,6 +55,7 @@ GEVENT_FILES = {
     "worker/stacks.py",
     "worker/check.py",
     "worker/children.py",
+    "worker/executor.py",
     "worker/fork.py",
     "worker/locks.py",
 }
