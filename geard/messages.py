@@ -89,7 +89,7 @@ class CannotStart(Struct, frozen=True, tag=True):
 
 
 class Heartbeat(Struct, frozen=True, tag=True):
-    """Counters since the start of the process, each second. Its absence means that the loop is blocked.
+    """Counters since the start of the process, each second. Its absence means that the loop is held.
 
     `jobs` are some of those in flight, the longest running first, for the log should the process die. `counted` is what
     was added since the heartbeat before."""
@@ -119,7 +119,9 @@ class Stack(Struct, frozen=True, tag=True):
 
 
 class Blocked(Struct, frozen=True, tag=True):
-    """From the child's native watchdog thread: a capability has not yielded for `seconds`."""
+    """From the child's native watchdog thread: the loop is held, by this job for `seconds` now.
+
+    Sent twice a second while that goes on. `function` is empty when it is no job."""
 
     seconds: float
     function: str

@@ -109,7 +109,9 @@ class Child:
 
     def received(self, message: FromChild, now: float) -> None:
         """Take in what it said."""
-        if not isinstance(message, Blocked):  # that comes from a thread beside the loop
+        if isinstance(message, Blocked):  # by a thread beside the loop; who held it before has let go of it
+            self.heard_at = max(self.heard_at, now - message.seconds)
+        else:
             self.heard_at = now
         match message:
             case Ready(registered=registered, unreachable=unreachable):

@@ -53,6 +53,27 @@ BREATH_SECONDS: Final = 0.01
 BREATH: Final = 1e-6
 """A timer that is due at once. sleep(0) is not enough: gevent goes on with it before it looks at timers and sockets."""
 
+
+class Breath:
+    """When the loop is to have its turn. Shared by the channels of a pool, whose greenlets all hold the same loop.
+
+    Rule: between two jobs that held the loop for long it has its turn, whichever greenlets run them: who finds one
+    `due` does not begin a job before it has seen the loop go round since."""
+
+    __slots__ = ("at", "due")
+
+    def __init__(self) -> None:
+        self.at = 0.0  # when it last was due
+        self.due = 0.0  # since when it is; 0 when it is not
+
+    def take(self) -> None:
+        """Give up the loop until it has had its turn since the last long job."""
+        while since := self.due:
+            time.sleep(BREATH)
+            if self.due == since:  # no other job has held the loop since this greenlet gave it up
+                self.due = 0.0
+
+
 PROVED_TICKS: Final = 3
 """A connection that has worked for so long is a good one: see Backoff."""
 
@@ -68,6 +89,7 @@ class Channel:
         greenlets: int,
         client_id: str,
         max_packet_bytes: int,
+        breath: Breath | None = None,
         dial: Callable[[JobServer], Connection] = Connection.dial,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -94,7 +116,7 @@ class Channel:
         self._read_lock = threading.Lock()
         self._draining = threading.Event()
         self._write_due = threading.Event()
-        self._breathed_at = 0.0
+        self._breath = breath or Breath()
         self._last: Job | None = None  # the last job that was begun or ended
 
     def __repr__(self) -> str:
@@ -112,8 +134,10 @@ class Channel:
 
     def next_job(self) -> Job | None:
         """Block until there is a job for this greenlet. None when the channel has drained: do not call again."""
-        assigned = self._assigned
+        assigned, breath = self._assigned, self._breath
         while True:
+            if breath.due:
+                breath.take()
             try:
                 job = assigned.popleft()
             except IndexError:
@@ -144,7 +168,9 @@ class Channel:
         else:
             self.done_count += 1
         now = self._clock()
-        job.capability.quick = now - job.started < QUICK_SECONDS or self._last is not job
+        seconds = now - job.started
+        alone = self._last is job
+        job.capability.quick = seconds < QUICK_SECONDS or not alone
         self._last = job
         session = job.session
         if self._assigned and not session.lost:  # else _lead flushes
@@ -153,10 +179,15 @@ class Channel:
                 session.flush()
             else:
                 self._wake_writer()
-        if now - self._breathed_at > BREATH_SECONDS:
-            self._breathed_at = now
+        breath = self._breath
+        if now - breath.at > BREATH_SECONDS:
+            breath.at = now
             self._wake_writer()
-            time.sleep(BREATH)
+            if alone and seconds > BREATH_SECONDS:  # it may have held the loop
+                breath.due = now
+                breath.take()
+            else:
+                time.sleep(BREATH)
 
     def write(self) -> None:
         """The writer's whole life: flush once per turn of the loop in which there is something to send."""

@@ -25,7 +25,7 @@ from geard.config import Config, JobServer
 from geard.errors import ConfigError, GeardError, Problem
 from geard.messages import RunningJob
 from geard.worker.capability import Begin, BoundCapability, Invoke, Runtime, resolve_all
-from geard.worker.channel import Channel
+from geard.worker.channel import Breath, Channel
 from geard.worker.job import Job
 from geard.worker.run import label, run
 
@@ -119,6 +119,7 @@ class WorkerPool:
         self._verbose = verbose
         self._stopped = threading.Event()
         self._started = False
+        self._breath = Breath()
         self.channels = [
             self._channel(server, group, greenlets)
             for server in config.job_servers
@@ -132,6 +133,7 @@ class WorkerPool:
             greenlets=greenlets,
             client_id=self.config.client_id or default_client_id(),
             max_packet_bytes=self.config.max_packet_bytes,
+            breath=self._breath,
         )
 
     def __repr__(self) -> str:

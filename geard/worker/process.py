@@ -24,7 +24,6 @@ from typing import Final, NoReturn
 import gevent
 from gevent import socket
 from gevent.event import Event
-from gevent.lock import RLock
 from setproctitle import setproctitle
 
 from geard import exits, logs, messages
@@ -34,7 +33,6 @@ from geard.messages import (
     HEARTBEAT_JOBS,
     HEARTBEAT_SECONDS,
     STACKS_SIGNAL,
-    Blocked,
     CannotStart,
     Drain,
     Drained,
@@ -53,9 +51,10 @@ from geard.worker import children, locks, multiprocess
 from geard.worker.directories import enter
 from geard.worker.fork import IGNORED, Forks
 from geard.worker.forked import end_if_forked
-from geard.worker.greenlets import runtime, start_greenlet
+from geard.worker.greenlets import runtime, sleep_ahead, start_greenlet
 from geard.worker.on_start import call_on_start, check_on_start
 from geard.worker.pool import WorkerPool, snapshot
+from geard.worker.sender import Sender
 from geard.worker.stacks import busy_greenlets
 from geard.worker.watchdog import Watchdog
 
@@ -72,10 +71,11 @@ class WorkerProcess:
     """The pool of this process, and its conversation with the supervisor."""
 
     def __init__(self, supervisor: socket.socket, start: Start, pool: WorkerPool) -> None:
-        self._supervisor = supervisor
+        self._sender = Sender(supervisor)
+        self._send = self._sender.send
         self._start = start
         self._pool = pool
-        self._sending = RLock()
+        self._watchdog = Watchdog(start.config.block_warning_seconds, self._sender.send_from_thread)
         self._over = Event()
         self._draining_since = 0.0
         self._ended_before_drain = 0
@@ -85,7 +85,7 @@ class WorkerProcess:
         self._pool.start()
         gevent.signal_handler(signal.SIGTERM, self._terminate)
         gevent.spawn(self._listen, lines)
-        Watchdog(self._start.config.block_warning_seconds, self._report_blocked).start()
+        self._watchdog.start()
         self._pool.wait_until_tried(time.monotonic() + READY_SECONDS)
         self._send(Ready(*self._servers()))
         gevent.spawn(self._beat)
@@ -123,13 +123,6 @@ class WorkerProcess:
             log.warning("the supervisor is gone: draining")
         self.drain(self._start.config.shutdown_timeout_seconds)
 
-    def _send(self, message: messages.FromChild) -> None:
-        try:
-            with self._sending:
-                self._supervisor.sendall(messages.dump(message))
-        except OSError:
-            return  # the supervisor is gone, which _listen notices
-
     def _drain_asked(self, message: Drain) -> None:
         self.drain(message.timeout_seconds)
 
@@ -152,15 +145,6 @@ class WorkerProcess:
         found = (stack for job, stack in busy_greenlets() if job.handle == message.handle)
         self._send(Stack(message.handle, cut_middle(next(found, ""), MAX_STACK_BYTES)))
 
-    def _report_blocked(self, blocked: Blocked) -> None:
-        # From the watchdog's native thread, while the loop is held: gevent's socket cannot be used, and a message that
-        # the loop is in the middle of sending must not be cut in two.
-        if not self._sending.locked():
-            try:
-                os.write(self._supervisor.fileno(), messages.dump(blocked))
-            except OSError:
-                return  # full or gone: it is in the log already
-
     # --- counters -------------------------------------------------------------------------------------------------
 
     def _beat(self) -> None:
@@ -173,7 +157,7 @@ class WorkerProcess:
             if shown != title:
                 title = shown
                 setproctitle(title)
-            gevent.sleep(HEARTBEAT_SECONDS)
+            sleep_ahead(HEARTBEAT_SECONDS)
 
     def _heartbeat(self) -> Heartbeat:
         jobs = [job for channel in self._pool.channels for job in channel.jobs]

@@ -26,6 +26,13 @@ def job_of(frame: FrameType | None) -> Job | None:
     return None
 
 
+def root_of(frame: FrameType | None) -> int:
+    """What tells the greenlet whose stack this is from others: the number of its first frame."""
+    while frame is not None and frame.f_back is not None:
+        frame = frame.f_back
+    return id(frame)
+
+
 def text_of(frame: FrameType | None) -> str:
     """The stack below `run`, as a traceback shows it."""
     lines = traceback.format_list(

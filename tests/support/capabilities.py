@@ -184,6 +184,28 @@ def blocks_natively(workload: str) -> str:
     return workload
 
 
+TURNS = 0
+
+
+def loop_turns(workload: str) -> str:
+    """Holds the loop for `workload` seconds without CPU; tells how often the loop had gone round when it began."""
+    import gevent
+    from gevent.monkey import get_original
+
+    global TURNS
+    if not TURNS:
+        TURNS = 1
+        gevent.get_hub().loop.prepare().start(_count_turn)
+    began = TURNS
+    get_original("time", "sleep")(float(workload))
+    return str(began)
+
+
+def _count_turn() -> None:
+    global TURNS
+    TURNS += 1
+
+
 # --- control ------------------------------------------------------------------------------------------------------
 
 GATE = threading.Event()

@@ -51,6 +51,7 @@ GEVENT = {"supervisor", "jobserver"}
 GEVENT_FILES = {
     "worker/process.py",
     "worker/greenlets.py",
+    "worker/sender.py",
     "worker/watchdog.py",
     "worker/stacks.py",
     "worker/check.py",

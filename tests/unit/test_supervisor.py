@@ -482,6 +482,22 @@ def test_the_watchdog_is_fed_while_the_children_make_progress_and_not_when_one_c
     assert not world.notify.count("WATCHDOG=1")
 
 
+def test_a_process_whose_jobs_hold_the_loop_one_after_another_is_not_stuck_and_one_job_that_goes_on_is() -> None:
+    world = World(1, hang_timeout_seconds=20.0)
+    world.ready(1)
+    for number in range(10):
+        for seconds in (1.0, 6.0):
+            world.passes(5, beating=False)
+            world.says(1, Blocked(seconds, "burn", f"H:host:{number}", ""))
+    assert not world.process(1).signals
+    world.passes(9, beating=False)
+    world.says(1, Blocked(15.0, "burn", "H:host:9", ""))
+    world.passes(5.5, beating=False)
+    assert world.process(1).signals == [STACKS_SIGNAL]
+    world.passes(1.5, beating=False)
+    assert world.process(1).killed
+
+
 def test_ps_names_the_job_that_holds_the_loop_of_a_process_until_it_yields() -> None:
     world = World(1)
     world.ready(1)

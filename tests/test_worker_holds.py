@@ -1,0 +1,159 @@
+"""Jobs that hold the loop: healthy ones are left alone, however many come in a row, and what is said is never cut."""
+
+from __future__ import annotations
+
+import socket as native_socket
+import threading
+import time
+
+import gevent
+import pytest
+from gevent import socket
+
+from geard import messages
+from geard.messages import Blocked, CannotStart, Ready
+from geard.worker.sender import Sender
+from tests.support.daemon import CAPABILITIES, Daemon, submit
+from tests.support.pool import Caller, start_pool
+from tests.support.servers import Gearmand, JobServerProcess
+from tests.support.waiting import eventually
+
+HOLDS = (
+    CAPABILITIES
+    + '''
+
+from gevent.monkey import get_original
+
+native_sleep = get_original("time", "sleep")
+
+
+def block(workload):
+    """`name seconds`: holds the loop for so long, and uses no CPU."""
+    name, seconds = workload.split()
+    native_sleep(float(seconds))
+    record(name)
+
+
+def wake_and_block(workload):
+    """The same, once all of these have been woken in one turn of the loop."""
+    time.sleep(0.5)
+    block(workload)
+'''
+)
+CAPABILITIES_OF_HOLDS = {name: f"caps.{name}" for name in ("block", "wake_and_block")}
+
+
+@pytest.mark.parametrize("function", ["block", "wake_and_block"])
+def test_processes_are_not_killed_for_jobs_that_hold_the_loop_one_after_another(function: str) -> None:
+    with (
+        Gearmand() as gearmand,
+        Daemon(gearmand, capabilities=CAPABILITIES_OF_HOLDS, hang_timeout="2s") as daemon,
+    ):
+        (daemon.directory / "caps.py").write_text(HOLDS)
+        daemon.start()
+        names = [f"job-{number}" for number in range(10)]
+        submit(gearmand, function, *(f"{name} 0.4" for name in names))
+        eventually(lambda: set(daemon.runs) == set(names))
+        assert set(daemon.runs.values()) == {1}
+        assert "hang_timeout" not in daemon.log
+        assert "is stuck" not in daemon.log
+
+
+def test_one_job_that_holds_the_loop_too_long_among_others_is_named_and_its_process_killed() -> None:
+    with (
+        Gearmand("--job-retries=1") as gearmand,
+        Daemon(gearmand, capabilities=CAPABILITIES_OF_HOLDS, hang_timeout="2s", block_warning="300ms") as daemon,
+    ):
+        (daemon.directory / "caps.py").write_text(HOLDS)
+        daemon.start()
+        submit(gearmand, "wake_and_block", "short-1 0.4", "stuck 600", "short-2 0.4")
+        daemon.wait_for("it is stuck, held by wake_and_block H:")
+        daemon.wait_for("was killed by SIGKILL")
+        assert "wake_and_block (H:" in daemon.log
+        assert "holds the loop for" in daemon.log
+
+
+def test_the_loop_has_its_turn_between_any_two_jobs_that_hold_it_for_long(gearmand: JobServerProcess) -> None:
+    """Each tells how often the loop had gone round when it began. All greenlets are woken by the same write."""
+    offered = {"turns": "loop_turns"}
+    with start_pool("process", gearmand.address, offered, greenlets_per_server=8), Caller(gearmand.address) as caller:
+        caller.submit("turns", *["0"] * 64)  # the window grows
+        for _ in range(64):
+            caller.packets()
+        caller.submit("turns", *["0.05"] * 16)
+        turns = [int(caller.packets()[-1].data) for _ in range(16)]
+    assert len(set(turns)) == len(turns), turns
+
+
+# --- the way to the supervisor ------------------------------------------------------------------------------------
+
+
+def test_no_message_is_cut_whoever_sends_and_however_slowly_the_supervisor_reads() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    reader = native_socket.socket(fileno=theirs.detach())
+    reader.setblocking(False)
+    sender = Sender(ours)
+    lines: list[bytes] = []
+    accepted: list[float] = []
+    over = threading.Event()
+
+    def beside() -> None:
+        """What the watchdog does, more often."""
+        number = 0.0
+        while not over.is_set():
+            number += 1
+            if sender.send_from_thread(Blocked(number, "f" * 3000, "H:1", "")):
+                accepted.append(number)
+            gevent.sleep(0)
+
+    def read_slowly() -> None:
+        received = b""
+        while True:
+            try:
+                data = reader.recv(1500)
+            except BlockingIOError:
+                gevent.sleep(0.0005)
+                continue
+            if not data:
+                lines.extend(received.splitlines(keepends=True))
+                return
+            received += data
+
+    thread = gevent.get_hub().threadpool.spawn(beside)
+    reading = gevent.spawn(read_slowly)
+    sent = [Ready(registered=(f"{number}" * 2000,)) for number in range(50)]
+    for message in sent:
+        sender.send(message)
+        gevent.sleep(0.001)
+    over.set()
+    thread.get()
+    sender.send(CannotStart((), 0))
+    ours.close()
+    reading.get()
+    reader.close()
+    heard = [messages.load_from_child(line) for line in lines]
+    assert [message for message in heard if isinstance(message, Ready)] == sent
+    assert [message.seconds for message in heard if isinstance(message, Blocked)] == accepted
+    assert len(heard) == len(sent) + len(accepted) + 1
+
+
+def test_a_thread_never_waits_for_a_supervisor_that_does_not_read() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sender = Sender(ours)
+        while sender.send_from_thread(Blocked(1.0, "f" * 100_000, "H:1", "")):
+            pass
+        started = time.monotonic()
+        assert not sender.send_from_thread(Blocked(2.0, "f", "H:1", ""))
+        assert time.monotonic() - started < 30
+
+
+def test_what_is_said_to_a_supervisor_that_is_gone_is_dropped() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours:
+        sender = Sender(ours)
+        sender.send(Ready(()))
+        assert not sender.send_from_thread(Blocked(1.0, "f", "H:1", ""))
+        sender.send(Ready(()))
