@@ -38,6 +38,8 @@ def sleep(workload):
     return "slept"
 
 def hold(workload):
+    with open("/var/lib/geard/held", "a") as held:
+        held.write("one\\n")
     while not os.path.exists("/srv/caps/release"):
         time.sleep(0.05)
     return "held"
@@ -46,10 +48,17 @@ def touch(workload):
     open(workload, "w").close()
     return workload
 
+def spin(workload):
+    if os.path.exists("/var/lib/geard/spun"):
+        return "not again"
+    open("/var/lib/geard/spun", "w").close()
+    while True:
+        pass
+
 def program(workload):
     return subprocess.run(["echo", workload], capture_output=True, text=True).stdout
 """
-FUNCTIONS = {name: f"caps.{name}" for name in ("whoami", "sleep", "hold", "touch", "program")}
+FUNCTIONS = {name: f"caps.{name}" for name in ("whoami", "sleep", "hold", "spin", "touch", "program")}
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -99,6 +108,8 @@ def service(server: JobServerProcess) -> Iterator[None]:
     """The service, installed and started."""
     Path("/srv/caps").mkdir(parents=True, exist_ok=True)
     Path("/srv/caps/caps.py").write_text(CAPABILITIES)
+    Path("/srv/caps/release").unlink(missing_ok=True)
+    shutil.rmtree("/var/lib/private/geard", ignore_errors=True)
     CONFIG.parent.mkdir(exist_ok=True)
     write_config(server)
     shutil.copy(REPOSITORY / "systemd" / "geard.service", UNIT)
@@ -115,6 +126,15 @@ def service(server: JobServerProcess) -> Iterator[None]:
     assert systemctl("start", "geard") == 0, journal()
     yield
     systemctl("stop", "geard")
+
+
+def processes() -> set[str]:
+    """The ids of all that the service runs."""
+    procs = Path("/sys/fs/cgroup") / show("ControlGroup").lstrip("/") / "cgroup.procs"
+    try:
+        return set(procs.read_text().split()) if show("ControlGroup") else set()
+    except OSError:
+        return set()
 
 
 def call(server: JobServerProcess, function: str, workload: str = "") -> str:
@@ -168,10 +188,50 @@ def test_a_bad_reload_fails_says_why_and_changes_nothing(server: JobServerProces
     assert call(server, "program", "on") == "on\n"
 
 
-def test_a_killed_supervisor_is_started_again() -> None:
+def test_a_killed_supervisor_is_started_again_once_its_jobs_have_ended(server: JobServerProcess) -> None:
     pid = show("MainPID")
-    os.kill(int(pid), signal.SIGKILL)
+    with Peer.connect(server.address) as client:
+        client.send(Command.SUBMIT_JOB, b"hold", b"", b"")
+        client.expect(Command.JOB_CREATED)
+        eventually(lambda: "1 job running" in show("StatusText"))
+        os.kill(int(pid), signal.SIGKILL)
+        eventually(lambda: "its worker processes may finish their jobs within 27s" in journal())
+        Path("/srv/caps/release").touch()
+        assert client.expect(Command.WORK_COMPLETE).fields[1] == b"held"
     eventually(lambda: show("ActiveState") == "active" and show("MainPID") not in ("0", pid), what="a new supervisor")
+    assert Path("/var/lib/private/geard/held").read_text() == "one\n", "it ran once"
+
+
+def test_a_stuck_process_that_a_killed_supervisor_left_is_killed_in_the_end(server: JobServerProcess) -> None:
+    write_config(server, shutdown_timeout="500ms")
+    assert systemctl("reload", "geard") == 0
+    pid, before = show("MainPID"), processes()
+    with Peer.connect(server.address) as client:
+        client.send(Command.SUBMIT_JOB, b"spin", b"", b"")
+        client.expect(Command.JOB_CREATED)
+        eventually(Path("/var/lib/private/geard/spun").exists)
+        os.kill(int(pid), signal.SIGKILL)
+        assert client.expect(Command.WORK_COMPLETE).fields[1] == b"not again"
+        assert not before & processes(), "nothing is left behind"
+    assert "killed what was left of the service: 1 process" in journal()
+
+
+def test_stopping_on_purpose_with_a_job_left_neither_fails_nor_restarts_the_service(server: JobServerProcess) -> None:
+    for command in (["systemctl", "stop", "geard"], [GEARD, "stop"]):
+        write_config(server, shutdown_timeout="300ms")
+        assert systemctl("start", "geard") == 0
+        assert systemctl("reload", "geard") == 0
+        with Peer.connect(server.address) as client:
+            client.send(Command.SUBMIT_JOB, b"hold", b"", b"")
+            client.expect(Command.JOB_CREATED)
+            eventually(lambda: "1 job running" in show("StatusText"))
+            stopped = run(*command)
+            assert stopped.returncode == (79 if command[0] == GEARD else 0), stopped
+            eventually(lambda: show("ActiveState") == "inactive", what="the service, inactive")
+            assert (show("Result"), show("ExecMainStatus"), show("NRestarts")) == ("success", "79", "0")
+            assert not processes()
+        assert "left 1 job to other workers: hold H:" in journal()
+        assert "0 of 1 jobs in flight finished, 1 left to other workers" in journal()
 
 
 def test_a_stopped_supervisor_is_found_by_the_watchdog(server: JobServerProcess) -> None:
@@ -223,14 +283,34 @@ def test_an_instance_runs_its_own_config_beside_the_service(server: JobServerPro
     assert server.status("sleep")[2] == 4
     assert systemctl("reload", "geard@mail") == 0
     assert systemctl("stop", "geard") == 0
-    lost = run(GEARD, "ps")
+    found = run(GEARD, "ps")
+    assert "2 current" in found.stdout, "the only one there is"
+    assert "asking the daemon of /etc/geard/mail.yaml" in found.stderr
+    assert "2 current" in run(GEARD, "ps", "-c", "/etc/geard/mail.yaml").stdout
+    lost = run(GEARD, "stop", "-c", str(CONFIG))
     assert lost.returncode == 69
-    assert "there is /run/geard-mail/geard.sock: name one with --socket" in lost.stderr
-    assert "2 current" in run(GEARD, "ps", "--socket", "/run/geard-mail/geard.sock").stdout
-    assert systemctl("stop", "geard@mail") == 0
+    assert "no daemon runs /etc/geard/geard.yaml. Looked at:\n" in lost.stderr
+    assert "  /run/geard/geard.sock: no such file or directory\n" in lost.stderr
+    assert "  /run/geard-mail/geard.sock: pid " in lost.stderr
+    assert "runs /etc/geard/mail.yaml\n" in lost.stderr
+    assert run(GEARD, "stop", "-c", "/etc/geard/mail.yaml").returncode == 0
+    eventually(lambda: run("systemctl", "is-active", "geard@mail").stdout == "inactive\n")
 
 
 def test_geard_ps_as_root_finds_the_service_without_being_told() -> None:
-    shown = run(GEARD, "ps")
-    assert shown.returncode == 0, shown.stderr
-    assert "1 current" in shown.stdout
+    Path("/run/user/0").mkdir(parents=True, exist_ok=True)
+    for command in ([GEARD, "ps"], ["env", "XDG_RUNTIME_DIR=/run/user/0", GEARD, "ps"]):
+        shown = run(*command)
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert "1 current" in shown.stdout
+
+
+def test_a_socket_of_somebody_else_is_not_talked_to() -> None:
+    assert run(GEARD, "reload", "--socket", "/run/geard/geard.sock").returncode == 0, "root made its directory"
+    code = (
+        "import os, socket; socket.socket(socket.AF_UNIX).bind('/tmp/theirs.sock'); os.chmod('/tmp/theirs.sock', 511)"
+    )
+    assert run("setpriv", "--reuid=12345", "--clear-groups", PYTHON, "-c", code).returncode == 0
+    refused = run(GEARD, "ps", "--socket", "/tmp/theirs.sock")
+    assert refused.returncode == 69
+    assert "belongs to user 12345" in refused.stderr

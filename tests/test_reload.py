@@ -250,7 +250,7 @@ def test_reload_finds_the_supervisor_of_a_config_that_is_no_yaml_any_more(gearma
             daemon.command("reload"), env=elsewhere, capture_output=True, text=True, timeout=DEADLINE_SECONDS
         )
         assert unnamed.returncode == exits.UNAVAILABLE
-        assert "must be named with --socket" in unnamed.stderr
+        assert "cannot say where its socket is; --socket PATH can" in unnamed.stderr
         assert f"{daemon.config_path}:3" in unnamed.stderr
         refused = daemon.geard("reload", "--socket", daemon.socket)
         assert refused.returncode == exits.CONFIG

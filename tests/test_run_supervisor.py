@@ -59,7 +59,7 @@ def test_a_second_signal_hands_the_jobs_back_at_once(gearmand: JobServerProcess,
         daemon.signal(signal.SIGTERM)
         daemon.wait_for("draining, jobs in flight: 1")
         daemon.signal(second)
-        assert daemon.wait() == exits.FAILED
+        assert daemon.wait() == exits.LEFT_JOBS
         assert gearmand.status("sleep") == (1, 0, 0)
         assert "left 1 job to other workers: sleep H:" in daemon.log
 
@@ -72,7 +72,7 @@ def test_after_shutdown_timeout_the_rest_is_handed_back_and_named(gearmand: JobS
         daemon.wait_running(2)
         daemon.signal(signal.SIGTERM)
         daemon.release()
-        assert daemon.wait() == exits.FAILED
+        assert daemon.wait() == exits.LEFT_JOBS
         assert daemon.runs == Counter(["short"])
         assert gearmand.status("sleep") == (1, 0, 0)
         assert "1 of 2 jobs in flight finished, 1 left to other workers" in daemon.log
@@ -368,6 +368,25 @@ def test_a_second_supervisor_on_the_same_socket_is_refused_and_harms_nothing(gea
         assert second.returncode == exits.CONFIG
         assert "another supervisor answers" in second.stderr
         assert daemon.processes
+
+
+def test_what_is_in_the_place_of_the_control_socket_is_kept(gearmand: JobServerProcess) -> None:
+    with Daemon(gearmand) as daemon:
+        path = Path(daemon.socket)
+        path.write_text("precious")
+        refused = daemon.geard("run")
+        assert refused.returncode == exits.CONFIG
+        assert "is there and is not a socket" in refused.stderr
+        assert path.read_text() == "precious"
+        path.unlink()
+        (daemon.directory / "elsewhere").touch()
+        path.symlink_to(daemon.directory / "elsewhere")
+        assert daemon.geard("run").returncode == exits.CONFIG
+        assert path.is_symlink()
+        path.unlink()
+        daemon.directory.chmod(0o777)
+        assert "anybody may write to" in daemon.geard("run").stderr
+        daemon.directory.chmod(0o700)
 
 
 def test_rubbish_on_the_control_socket_is_answered_and_harms_nothing(gearmand: JobServerProcess) -> None:

@@ -25,6 +25,7 @@ COMMANDS: Final = {  # name -> the module and the attribute that hold it
     "stop": "geard.cli.control:stop",
     "schedules": "geard.cli.schedules:schedules",
     "unit": "geard.cli.unit:unit",
+    "reap": "geard.cli.reap:reap",
     "jobserver": "geard.cli.jobserver:jobserver",
     "submit": "geard.cli.submit:submit",
     "status": "geard.cli.status:status",

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import glob
-import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from typing import Any, Final
 
 import click
-import msgspec
 
 from geard import exits
 from geard.cli.output import Line, say, write_json, write_lines
 from geard.config import default_path, examine_config
-from geard.config.model import default_control_socket
 from geard.config.units import format_duration
-from geard.errors import CannotConnect, ConfigError, ConnectionLost, GeardError
+from geard.errors import ConfigError, GeardError
 from geard.printable import printable
 from geard.supervisor import answers
-from geard.supervisor.answers import Answer, Overview, ProcessView, Request
+from geard.supervisor.answers import Answer, Overview, ProcessView
+from geard.supervisor.ask import ask
+from geard.supervisor.find import find
 
 LISTED_JOBS: Final = 20
-INSTANCE_SOCKETS: Final = "/run/geard-*/geard.sock"
-"""Where the instances of geard@.service have theirs."""
 
 
 def with_socket(command: Callable[..., None]) -> Callable[..., None]:
@@ -88,44 +83,24 @@ def stop(socket_path: str, now: bool) -> None:
       geard stop
       geard stop --now -c /etc/geard.yaml
 
-    Exit codes: 0 all jobs in flight finished, 1 some were left to other workers, 69 no daemon answers.
+    Exit codes: 0 all jobs in flight finished, 79 some were left to other workers, 69 no daemon answers. A service stays
+    stopped either way.
     """
     _tell_outcome(ask(socket_path, answers.STOP_NOW if now else answers.STOP))
 
 
 def find_socket(config: str | None) -> str:
-    """The control socket that a config names, however broken the rest of it is; else the usual one.
+    """The control socket of the daemon that runs this config, or of the one that is here: see geard/supervisor/find.py.
 
-    Raises CannotConnect when the config cannot be read at all and there is no usual one."""
-    usual = default_control_socket()
+    Raises CannotConnect."""
     try:
         source = examine_config(config or default_path())
     except ConfigError:
-        return usual  # there is no config here, and none is needed where the socket is in the usual place
-    if source.problems and not source.places and not os.path.exists(usual):
-        problems = "\n".join(map(str, source.problems))
-        raise CannotConnect(f"the control socket must be named with --socket: the config cannot say it.\n{problems}")
-    return source.config.control_socket or usual
-
-
-def ask(path: str, command: str) -> Answer:
-    """The supervisor's answer, however long it takes. Raises CannotConnect, ConnectionLost."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        try:
-            connection.connect(path)
-        except OSError as error:
-            raise CannotConnect(_nobody_there(path, error)) from error
-        try:
-            connection.sendall(answers.dump(Request(command)))
-            line = connection.makefile("rb").readline()
-        except OSError as error:
-            raise ConnectionLost(f"lost the supervisor on {path}: {error.strerror}") from error
-    if not line:
-        raise ConnectionLost(f"the supervisor on {path} ended without an answer")
-    try:
-        return answers.load_answer(line)
-    except msgspec.DecodeError as error:
-        raise GeardError(f"the supervisor on {path} is of another version of geard: restart it ({error})") from error
+        source = None  # there is no config here, and none is needed where the socket is in a usual place
+    found = find(None, source, named=config is not None)
+    if found.guessed and found.identity:
+        say(f"geard: asking the daemon of {found.identity.config}, the only one here")
+    return found.path
 
 
 def draw(overview: Overview, most_jobs: int | None) -> Iterator[Line]:
@@ -186,20 +161,6 @@ def _mebibytes(size: int) -> str:
 
 
 def _tell_outcome(answer: Answer) -> None:
-    say(answer.message if answer.exit_code == exits.DONE else f"geard: {answer.message}")
+    as_told = answer.exit_code in (exits.DONE, exits.LEFT_JOBS)
+    say(answer.message if as_told else f"geard: {answer.message}")
     sys.exit(answer.exit_code)
-
-
-def _nobody_there(path: str, error: OSError) -> str:
-    others = sorted(set(glob.glob(INSTANCE_SOCKETS)) - {path})
-    hint = f"; there is {', '.join(others)}: name one with --socket" if others else ""
-    if isinstance(error, PermissionError):
-        hint = f"; it belongs to {_owner(path)}"
-    return f"no supervisor answers on {path}: {(error.strerror or str(error)).lower()}{hint}"
-
-
-def _owner(path: str) -> str:
-    try:
-        return f"user {os.stat(path).st_uid}"
-    except OSError:
-        return "another user"

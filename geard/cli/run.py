@@ -36,8 +36,8 @@ def run(path: Path, verbose: bool, watch: bool, embedded: bool, queue: str | Non
       geard run -c /etc/geard.yaml
       geard run --embedded --queue jobs.sqlite --watch -v
 
-    Exit codes: 0 drained, 1 jobs were left to other workers, or it could not start, 69 no place for the embedded job
-    server, 78 the config cannot run.
+    Exit codes: 0 drained, 79 told to stop and some jobs were left to other workers, 1 it could not start, 69 no place
+    for the embedded job server, 78 the config cannot run.
     """
     if queue is not None and not embedded:
         raise click.UsageError("--queue is for --embedded: other job servers keep their own queues")

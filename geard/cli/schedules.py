@@ -7,7 +7,7 @@ import time
 import click
 
 from geard.cli.answers import aligned
-from geard.cli.control import ask, with_socket
+from geard.cli.control import with_socket
 from geard.cli.output import Line, say, write_json, write_lines
 from geard.client import Client
 from geard.config import default_path, load_config
@@ -17,6 +17,7 @@ from geard.printable import printable
 from geard.scheduler.plan import Planner
 from geard.scheduler.states import ScheduleState
 from geard.supervisor import answers
+from geard.supervisor.ask import ask
 
 HEADER = ("SCHEDULE", "FUNCTION", "WHEN", "NEXT", "LAST", "SUBMITTED", "WAITING")
 

@@ -27,24 +27,27 @@ Documentation=https://gearman.org/protocol/
 # Job servers on this machine should be up first; those elsewhere may come and go, geard reconnects.
 Wants=network-online.target
 After=network-online.target gearman-job-server.service
-# A crash is restarted for ever, a broken config never (RestartPreventExitStatus).
+# A crash is restarted for ever, a broken config or what was told to stop never (RestartPreventExitStatus).
 StartLimitIntervalSec=0
 
 [Service]
 Type=notify
-NotifyAccess=main
+NotifyAccess=exec
 ExecStart=$geard run -c $config
 # Waits for the outcome: when the new config or code is refused, systemctl reload fails and the old goes on.
 ExecReload=$geard reload --socket $socket
-# TERM goes to the supervisor alone, which drains its worker processes within shutdown_timeout and extends this.
-KillMode=mixed
+# TERM goes to the supervisor alone, which drains its worker processes within shutdown_timeout and extends this. Where
+# the supervisor dies, they drain by themselves; reap waits for them, and kills what is left in the end.
+KillMode=process
+ExecStopPost=$geard reap -c $config
 TimeoutStopSec=$stop_seconds
 # Imports and on_start of the capabilities; geard extends this too.
 TimeoutStartSec=90
 Restart=on-failure
 RestartSec=1
-# EX_CONFIG: the config cannot run, and would not when started again.
-RestartPreventExitStatus=78
+# 78: the config cannot run, and would not when started again. 79: it was told to stop, and left jobs to other workers.
+RestartPreventExitStatus=78 79
+SuccessExitStatus=79
 # geard says so only while its worker processes make progress.
 WatchdogSec=30
 

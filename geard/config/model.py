@@ -100,9 +100,18 @@ class Config(Struct, frozen=True, kw_only=True):
     control_socket: str | None = None  # None: see default_control_socket
 
 
-def default_control_socket() -> str:
-    """Where `geard ps`, `reload` and `stop` find the supervisor when the config does not say."""
-    runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or os.environ.get("XDG_RUNTIME_DIR", "")
+SOCKET_NAME: Final = "geard.sock"
+
+
+def runtime_socket(directories: str) -> str:
+    """The control socket in the first of these directories (with colons between, as systemd has it); "" for none."""
+    first = directories.split(":")[0]
+    return os.path.join(first, SOCKET_NAME) if first else ""
+
+
+def default_control_socket(environ: Mapping[str, str] = os.environ) -> str:
+    """Where the supervisor listens when the config does not say. geard/supervisor/find.py looks here too."""
+    runtime = runtime_socket(environ.get("RUNTIME_DIRECTORY", "")) or runtime_socket(environ.get("XDG_RUNTIME_DIR", ""))
     if runtime:
-        return os.path.join(runtime, "geard.sock")
-    return "/run/geard/geard.sock" if os.geteuid() == 0 else f"/tmp/geard-{os.getuid()}.sock"  # noqa: S108
+        return runtime
+    return f"/run/geard/{SOCKET_NAME}" if os.geteuid() == 0 else f"/tmp/geard-{os.geteuid()}.sock"  # noqa: S108

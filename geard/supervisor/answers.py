@@ -16,6 +16,7 @@ from geard.stats.failures import Failure
 from geard.stats.history import History
 from geard.stats.snapshot import Snapshot
 
+WHO: Final = "who"
 PS: Final = "ps"
 RELOAD: Final = "reload"
 SCHEDULES: Final = "schedules"
@@ -72,6 +73,14 @@ class Overview(Struct, frozen=True):
     generations: tuple[GenerationView, ...]
 
 
+class Identity(Struct, frozen=True):
+    """Which daemon this is: told at once, whatever it is doing."""
+
+    pid: int
+    version: str
+    config: str  # the path of its config file, absolute
+
+
 class JobView(Struct, frozen=True):
     """A job in flight and the worker process that has it."""
 
@@ -113,6 +122,7 @@ class Answer(Struct, frozen=True):
     jobs: JobPage | None = None  # to JOBS
     stack: str = ""  # to STACK: as a traceback shows it
     schedules: tuple[ScheduleState, ...] | None = None  # to SCHEDULES
+    identity: Identity | None = None  # to WHO
 
 
 _encoder = msgspec.json.Encoder()

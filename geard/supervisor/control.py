@@ -2,7 +2,8 @@
 
 Rules:
 - Mode 0600: whoever may connect may stop the daemon.
-- A socket that nobody answers on is a leftover and is replaced; one that another supervisor answers on never is.
+- A socket that nobody answers on is a leftover and is replaced; one that another supervisor answers on never is, nor
+  one that is somebody else's, nor what is no socket (trust.py).
 - Each connection has a greenlet, which reads one request, waits for its answer and writes it. The loop never waits.
 """
 
@@ -10,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -22,8 +24,8 @@ from gevent.server import StreamServer
 
 from geard import exits
 from geard.errors import GeardError
-from geard.supervisor import answers
-from geard.supervisor.answers import Answer
+from geard.supervisor import answers, trust
+from geard.supervisor.answers import Answer, Identity
 from geard.supervisor.events import Asked
 
 REQUEST_SECONDS: Final = 5.0
@@ -38,14 +40,15 @@ class SocketInUse(GeardError):
 
 
 class ControlServer:
-    """Listens on a Unix socket and hands each request to `ask`."""
+    """Listens on a Unix socket and hands each request to `ask`; who we are it says itself."""
 
-    def __init__(self, path: str, ask: Callable[[Asked], None]) -> None:
-        """Start to listen. Raises SocketInUse, or OSError when the socket cannot be made."""
+    def __init__(self, path: str, ask: Callable[[Asked], None], identity: Identity) -> None:
+        """Start to listen. Raises SocketInUse, Untrusted, or OSError when the socket cannot be made."""
         self.path = path
         self._ask = ask
+        self._identity = identity
         listener = _listen(path)
-        self._inode = os.stat(path).st_ino
+        self._made = _file(path)
         self._server = StreamServer(listener, self._serve, spawn=Pool(MAX_CONNECTIONS))
         self._server.start()
 
@@ -53,7 +56,7 @@ class ControlServer:
         """Stop listening, once the answers that are due have been written; remove the socket if it is still ours."""
         self._server.stop(timeout=1.0)
         with suppress(OSError):
-            if os.stat(self.path).st_ino == self._inode:
+            if _file(self.path) == self._made:
                 os.unlink(self.path)
 
     def _serve(self, connection: socket.socket, _address: object) -> None:
@@ -66,27 +69,52 @@ class ControlServer:
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 connection.sendall(answers.dump(Answer(exits.USAGE, f"not a request: {error}")))
                 return
+            if request.command == answers.WHO:
+                connection.sendall(answers.dump(Answer(exits.DONE, identity=self._identity)))
+                return
             self._ask(Asked(request, answered.put))
             connection.sendall(answers.dump(answered.get()))
 
 
 def _listen(path: str) -> socket.socket:
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with _umask(0o022):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    trust.check_directory(path)
+    if os.path.lexists(path):
+        _remove_leftover(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _umask(0o177):
+            listener.bind(path)
+    except OSError:
+        listener.close()
+        raise
+    listener.listen(16)
+    return listener
+
+
+def _remove_leftover(path: str) -> None:
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise trust.Untrusted(f"{path} is there and is not a socket: remove it, or set another control_socket")
+    trust.owners_of(path, os.geteuid())
     if _answers(path):
         raise SocketInUse(f"another supervisor answers on {path}: stop it, or set another control_socket for this one")
     with suppress(FileNotFoundError):
         os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old = os.umask(0o177)
+
+
+def _file(path: str) -> tuple[int, int]:
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    old = os.umask(mask)
     try:
-        listener.bind(path)
-    except OSError:
-        listener.close()
-        raise
+        yield
     finally:
         os.umask(old)
-    listener.listen(16)
-    return listener
 
 
 def _answers(path: str) -> bool:

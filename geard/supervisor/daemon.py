@@ -23,6 +23,7 @@ from geard.errors import ConfigError, InvalidRequest, Problem
 from geard.messages import FromChild, Start
 from geard.scheduler import states
 from geard.scheduler.states import Plan
+from geard.supervisor.answers import Identity
 from geard.supervisor.beside import Beside, module_command
 from geard.supervisor.child import Child
 from geard.supervisor.control import ControlServer, SocketInUse
@@ -31,6 +32,7 @@ from geard.supervisor.imports import with_import_problems
 from geard.supervisor.process import WorkerProcess
 from geard.supervisor.sd_notify import SdNotify
 from geard.supervisor.supervisor import SIGNALS, Supervisor
+from geard.supervisor.trust import Untrusted
 
 if TYPE_CHECKING:
     from geard.supervisor.watch import Watcher
@@ -65,7 +67,7 @@ class Daemon:
         self._watcher = _watcher(source, self._events.put) if watch else None
         try:
             _configure_log(source.config, verbose)
-            self._control = _control_server(source.config, self._events.put)
+            self._control = _control_server(source, self._events.put)
         except ConfigError as error:
             raise ConfigError(list(map(source.locate, error.problems))) from error
         self._serves = False
@@ -194,13 +196,14 @@ def _socket_path(config: Config) -> str:
     return config.control_socket or default_control_socket()
 
 
-def _control_server(config: Config, ask: Callable[[Event], None]) -> ControlServer | None:
+def _control_server(source: Source, ask: Callable[[Event], None]) -> ControlServer | None:
     """The control server; None, with a warning, where nobody asked for one and the usual place cannot be had."""
-    path = _socket_path(config)
+    path = _socket_path(source.config)
+    identity = Identity(os.getpid(), __version__, os.path.abspath(source.file))
     try:
-        return ControlServer(path, ask)
-    except (SocketInUse, OSError) as error:
-        if config.control_socket:
+        return ControlServer(path, ask, identity)
+    except (SocketInUse, Untrusted, OSError) as error:
+        if source.config.control_socket:
             raise ConfigError([Problem(f"cannot listen on {path}: {error}", key="control_socket")]) from error
         log.warning("no control socket, so no geard ps, reload or stop: cannot listen on %s: %s", path, error)
         return None

@@ -246,7 +246,7 @@ class Supervisor:
         self._fleet.drain(timeout_seconds, now)
 
     def _end(self) -> None:
-        self.exit_code = self._start_failure or (exits.FAILED if self._abandoned_jobs else exits.DONE)
+        self.exit_code = self._start_failure or (exits.LEFT_JOBS if self._abandoned_jobs else exits.DONE)
         finished, abandoned = self._finished_jobs, self._abandoned_jobs
         took = self._clock() - self._stop_at
         text = f"stopped in {took:.2f} s: {finished} of {finished + abandoned} jobs in flight finished"

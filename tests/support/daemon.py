@@ -17,10 +17,10 @@ from typing import Any
 
 import yaml
 
-from geard.cli.control import ask
 from geard.protocol import Command, request
 from geard.supervisor import answers
 from geard.supervisor.answers import Overview, ProcessView
+from geard.supervisor.ask import ask
 from tests.support.raw import Peer
 from tests.support.servers import JobServerProcess, stop_process
 from tests.support.waiting import eventually

@@ -396,7 +396,7 @@ def test_a_stop_that_abandons_jobs_says_which_and_exits_otherwise(caplog: pytest
     world.signal(signal.SIGTERM)
     world.drains(1, finished=2, abandoned=[job(9)])
     world.drains(2)
-    assert world.exit_code == exits.FAILED
+    assert world.exit_code == exits.LEFT_JOBS
     assert "reverse H:host:9" in caplog.text
     assert "2 of 3 jobs in flight finished, 1 left to other workers" in caplog.text
 
