@@ -24,6 +24,7 @@ COMMANDS: Final = {  # name -> the module and the attribute that hold it
     "reload": "geard.cli.control:reload",
     "stop": "geard.cli.control:stop",
     "schedules": "geard.cli.schedules:schedules",
+    "monitor": "geard.cli.monitor:monitor",
     "unit": "geard.cli.unit:unit",
     "reap": "geard.cli.reap:reap",
     "jobserver": "geard.cli.jobserver:jobserver",

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from geard.config.address import ADDRESS_EXPECTED, parse_address
 from geard.config.model import DEFAULT_PORT, Capability, Config, JobServer, Logging, Schedule, Tls
+from geard.config.monitor import monitor
 from geard.config.problems import At, Refused, describe
 from geard.config.records import Check, Key, list_of, record, usable
 from geard.config.schedules import check_when, check_workloads, cron, every, timezone
@@ -240,6 +241,7 @@ CONFIG_KEYS: Final = {
     "block_warning": Key(duration(least_seconds=0.01), "block_warning_seconds"),
     "hang_timeout": Key(duration(least_seconds=2), "hang_timeout_seconds"),  # it misses two heartbeats at least
     "control_socket": Key(socket_path),
+    "monitor": Key(monitor),
 }
 _config = record(
     Config,

@@ -73,6 +73,33 @@ class Logging(Struct, frozen=True, kw_only=True):
     file: str | None = None  # None: stderr
 
 
+class Listen(Struct, frozen=True):
+    """Where the monitor listens: a TCP address, or a Unix socket when there is a `path`."""
+
+    host: str = "127.0.0.1"
+    port: int = 8733
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Monitor(Struct, frozen=True, kw_only=True):
+    """The monitor: metrics, health, the dashboard and its API, in a process of its own."""
+
+    listen: Listen = Listen()
+    password_file: str | None = None  # a browser is asked for what is in it; any user name goes
+    token_file: str | None = None  # what a scraper or a peer shows as `Authorization: Bearer`
+    read_only: bool = False  # no reload, no replacing, no dropping
+    base_path: str = ""  # where a reverse proxy has put it, such as /geard
+    hosts: tuple[str, ...] = ()  # further names that it is reached by
+    certificate: str | None = None  # PEM file; with it, HTTPS
+    key: str | None = None  # of the certificate; None: it is in the certificate's file
+    peers: tuple[str, ...] = ()  # monitors of other daemons, to be shown together with this one
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """A whole config, validated. `load_config` makes one from YAML; a program may make its own."""
 
@@ -98,6 +125,7 @@ class Config(Struct, frozen=True, kw_only=True):
     block_warning_seconds: float = 1.0  # a capability that does not yield for so long is named in the log
     hang_timeout_seconds: float = 60.0  # a worker process silent for so long is killed and replaced
     control_socket: str | None = None  # None: see default_control_socket
+    monitor: Monitor | None = None  # None: there is none
 
 
 SOCKET_NAME: Final = "geard.sock"

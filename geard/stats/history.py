@@ -25,6 +25,10 @@ ALL: Final = ""
 _MOST_COUNT: Final = 2**32 - 1
 
 
+Counted = tuple[int, int, int, Mapping[int, int]]
+"""What a function did in a second: (done, failed, running, the durations of those that ended)."""
+
+
 class Sample(NamedTuple):
     """What is kept of a function for one second or minute. The quantiles are buckets (see histogram.py)."""
 
@@ -136,8 +140,8 @@ class Recorder:
         self._minute = 0
         self._so_far: dict[str, _Minute] = {}
 
-    def put(self, time: int, counted: Mapping[str, tuple[int, int, int, Mapping[int, int]]]) -> None:
-        """What each function did in this second: (done, failed, running, the durations of those that ended)."""
+    def put(self, time: int, counted: Mapping[str, Counted]) -> None:
+        """What each function did in this second."""
         if time // 60 != self._minute:
             samples = {name: minute.sample() for name, minute in self._so_far.items()}
             self.minutes.put(self._minute * 60, samples)

@@ -106,6 +106,7 @@ class Snapshot(Struct):
     memory_bytes: int  # of the supervisor
     generation: int  # that serves
     generations: tuple[GenerationStats, ...]
+    recent: Recent  # all functions together
     functions: dict[str, FunctionStats]
     servers: dict[str, ServerStats]
     reloads: dict[str, int]  # outcome (done, refused) -> how often

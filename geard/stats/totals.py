@@ -7,14 +7,14 @@ is read. A process is known by its pid, or by anything else that is its own whil
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable
 from typing import Final
 
 from geard.stats.diff import Diff, FunctionDiff, ProcessDiff
 from geard.stats.failures import Failures
 from geard.stats.histogram import MICROSECONDS as US
 from geard.stats.histogram import add_counts, quantile_us
-from geard.stats.history import ALL, Recorder
+from geard.stats.history import ALL, Counted, Recorder
 from geard.stats.snapshot import FunctionStats, Recent, ServerStats
 
 RATE_SECONDS: Final = 5
@@ -79,7 +79,7 @@ class _Function:
         self._second.add(diff)
         self._slices[-1].add(diff)
 
-    def end_second(self, *, new_slice: bool) -> tuple[int, int, int, Mapping[int, int]]:
+    def end_second(self, *, new_slice: bool) -> Counted:
         """What it did in the second that is over, as Recorder.put takes it."""
         second, self._second = self._second, _Slice()
         self._rates.append((second.ended, second.failed))

@@ -29,6 +29,7 @@ from geard.supervisor.child import Child
 from geard.supervisor.control import ControlServer, SocketInUse
 from geard.supervisor.events import Event, Exited, Loaded, Received, Scheduled, Signalled, SourcesChanged
 from geard.supervisor.imports import with_import_problems
+from geard.supervisor.monitor import MonitorKeeper
 from geard.supervisor.process import WorkerProcess
 from geard.supervisor.sd_notify import SdNotify
 from geard.supervisor.supervisor import SIGNALS, Supervisor
@@ -77,6 +78,7 @@ class Daemon:
             first_line=self._scheduler_plan,
             on_line=lambda line: self._events.put(Scheduled(states.load_states(line))),
         )
+        self._monitor = MonitorKeeper(verbose=verbose)
         self._supervisor = Supervisor(
             source,
             spawn=self._spawn,
@@ -105,11 +107,13 @@ class Daemon:
                 self._loading.kill()  # with the process that it may be waiting for
             if self._watcher:
                 self._watcher.close()
+            self._monitor.close()
             if self._control:
                 self._control.close()
 
     def _supervise(self) -> int:
         try:
+            self._monitor.configure(self._source.config)
             self._supervisor.start()
             while self._supervisor.exit_code is None:
                 with suppress(Empty):  # when nothing happened, time has passed
@@ -159,6 +163,7 @@ class Daemon:
             _configure_log(config, self._verbose)
         except ConfigError as error:
             log.error("the log stays where it is: %s", error)
+        self._monitor.configure(config)
         if self._watcher:
             self._watcher.configured(config)
 

@@ -55,6 +55,7 @@ def snapshot(fleet: Fleet, totals: Totals, about: About, now: float) -> Snapshot
             )
             for generation in fleet.generations
         ),
+        recent=totals.recent(),
         functions=totals.functions(config.capabilities),
         servers=totals.servers([str(server) for server in config.job_servers]),
         reloads=totals.reloads,

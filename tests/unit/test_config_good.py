@@ -14,6 +14,7 @@ import yaml
 from geard.config import Capability, Config, JobServer, Tls, config_from, default_path, load_config, read_config
 from geard.config.keys import CAPABILITY_KEYS, CONFIG_KEYS, JOB_SERVER_KEYS, LOGGING_KEYS, SCHEDULE_KEYS, TLS_KEYS
 from geard.config.model import Schedule
+from geard.config.monitor import MONITOR_KEYS
 from geard.errors import ConfigError, Problem
 
 EXAMPLE = Path(__file__).parents[2] / "etc" / "geard.yaml"
@@ -233,6 +234,7 @@ def test_the_example_config_shows_every_key_with_its_default() -> None:
     # Uncommented, what it shows of each key is a config by itself.
     text = EXAMPLE.read_text().partition("# --- job servers ---")[2]
     lines = [line.removeprefix("# ") if is_key(line) else line for line in text.splitlines()]
+    assert all(f"\n#   {key}: " in text for key in MONITOR_KEYS)
     shown = yaml.safe_load("\n".join(lines).replace("${GREENLETS:-50}", "50"))
     assert set(shown) == set(CONFIG_KEYS)
     assert set(shown["logging"]) == set(LOGGING_KEYS)

@@ -43,11 +43,24 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
         "stats",
         "scheduler",  # what it says of its schedules, and nothing else of it
     },
+    "monitor": {
+        "errors",
+        "protocol",
+        "config",
+        "connection",
+        "client",
+        "messages",
+        "logs",
+        "exits",
+        "stats",
+        "printable",
+        "supervisor",
+    },
     "testing": {"errors", "protocol", "codec", "config", "client", "worker", "jobserver"},
     "pytest_plugin": {"config", "client", "worker", "testing"},
     "examples": {"worker"},
 }
-GEVENT = {"supervisor", "jobserver"}
+GEVENT = {"supervisor", "jobserver", "monitor"}
 GEVENT_FILES = {
     "worker/process.py",
     "worker/greenlets.py",
@@ -112,7 +125,10 @@ def test_protocol_and_stats_touch_no_socket_clock_or_log() -> None:
         ("import geard", ["socket", "ssl", "threading", "gevent", "msgspec"]),
         ("import geard.protocol", ["socket", "ssl", "gevent"]),
         ("import geard; geard.WorkerPool, geard.Client, geard.Worker", ["gevent"]),
-        ("import geard.supervisor.daemon", ["geard.worker", "geard.client", "geard.jobserver"]),
+        (
+            "import geard.supervisor.daemon",
+            ["geard.worker", "geard.client", "geard.monitor", "flask"],
+        ),
         ("import geard.supervisor.imports", ["geard.worker", "gevent"]),
         ("import geard.pytest_plugin", ["geard.testing", "msgspec", "gevent"]),
         ("import geard.testing", ["gevent"]),

@@ -1,0 +1,288 @@
+"""The Flask app: pages, API, metrics, health, and what may be done. Everything is answered from State.
+
+Rule: a request waits for the supervisor at most a few seconds, and for a job server only when it drops a job there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+from flask import Flask, Response, abort, g, redirect, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as AnyResponse
+
+from geard import __version__, exits
+from geard.errors import GeardError
+from geard.monitor import format as formats
+from geard.monitor import health, pages
+from geard.monitor.daemons import RELOAD_SECONDS
+from geard.monitor.files import Static
+from geard.monitor.live import Live, TooManyStreams
+from geard.monitor.metrics import Metrics
+from geard.monitor.security import Security
+from geard.monitor.state import State
+from geard.supervisor import answers
+from geard.supervisor.answers import Request
+
+MAX_BODY_BYTES: Final = 64 * 1024
+HERE: Final = Path(__file__).parent
+MOST: Final = 10_000
+
+log = logging.getLogger("geard.monitor")
+
+
+def make_app(state: State) -> Flask:
+    """The app on this state. Raises OSError when the file of a password or token cannot be read."""
+    app = Flask("geard.monitor", static_folder=None, template_folder=str(HERE / "templates"))
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.filters.update(formats.FILTERS)
+    app.jinja_env.globals["percent"] = formats.percent
+    security = Security(app, state.start_line.monitor)
+    site = Site(app, state, security)
+    for rule, handler in site.routes().items():
+        app.add_url_rule(rule, handler.__name__, handler)
+    for rule, handler in () if security.read_only else site.actions().items():
+        app.add_url_rule(rule, handler.__name__, handler, methods=["POST"])
+    app.register_error_handler(HTTPException, site.refused)
+    app.register_error_handler(GeardError, site.failed)
+    return app
+
+
+class Site:
+    """What is at which address."""
+
+    def __init__(self, app: Flask, state: State, security: Security) -> None:
+        self._app = app
+        self._state = state
+        self._security = security
+        self._base_path = state.start_line.monitor.base_path
+        self._metrics = Metrics(state)
+        self._static = Static(HERE / "static")
+        self._live = Live(state, self._render_live)
+
+    def routes(self) -> dict[str, Callable[..., Any]]:
+        """What can be read."""
+        return {
+            "/": self.overview,
+            "/functions": self.functions,
+            "/function": self.function,
+            "/running": self.running,
+            "/failures": self.failures,
+            "/processes": self.processes,
+            "/servers": self.servers,
+            "/stack": self.stack,
+            "/events": self.events,
+            "/metrics": self.metrics,
+            "/health/live": self.health_live,
+            "/health/ready": self.health_ready,
+            "/api/state": self.api_state,
+            "/api/problems": self.api_problems,
+            "/api/functions": self.api_functions,
+            "/api/jobs": self.api_jobs,
+            "/api/failures": self.api_failures,
+            "/api/history": self.api_history,
+            "/api/stack": self.api_stack,
+            "/api/chart": self.api_chart,
+            "/static/<name>": self.static,
+        }
+
+    def actions(self) -> dict[str, Callable[..., Any]]:
+        """What can be done."""
+        return {"/reload": self.reload, "/replace": self.replace, "/drop": self.drop}
+
+    # --- pages ----------------------------------------------------------------------------------------------------
+
+    def overview(self) -> str:
+        return self._page("overview")
+
+    def functions(self) -> str:
+        return self._page("functions")
+
+    def function(self) -> str:
+        return self._page("function")
+
+    def running(self) -> str:
+        return self._page("running")
+
+    def failures(self) -> str:
+        return self._page("failures")
+
+    def processes(self) -> str:
+        return self._page("processes")
+
+    def servers(self) -> str:
+        return self._page("servers")
+
+    def stack(self) -> str:
+        daemon = next((each for each in self._state.daemons if each.name == request.args.get("daemon")), None)
+        if daemon is None:
+            abort(404, "no such daemon")
+        asked = Request("", pid=_number("pid"), handle=request.args.get("handle", ""))
+        return self._render("stack", {"stack": daemon.source.stack(asked), "handle": asked.handle, "pid": asked.pid})
+
+    def static(self, name: str) -> Response:
+        return self._static.respond(name)
+
+    def events(self) -> Response:
+        try:
+            stream = self._live.stream(request.args.get("view", "/"))
+        except TooManyStreams:
+            abort(503, "too many pages are open; this one can be loaded again by hand")
+        return Response(stream, mimetype="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+    def _page(self, name: str) -> str:
+        return self._render(name, pages.PAGES[name](self._state, request.args))
+
+    def _render_live(self, view: str) -> str:
+        parts = urlsplit(view)
+        name = parts.path.removeprefix(self._base_path).strip("/") or "overview"
+        if name not in pages.PAGES:
+            return ""
+        query = dict(parse_qsl(parts.query))
+        return self._render(name, pages.PAGES[name](self._state, query), live=True, query=query)
+
+    def _render(
+        self, name: str, told: Mapping[str, Any], *, live: bool = False, query: Mapping[str, str] | None = None
+    ) -> str:
+        state = self._state
+        found = pages.found_problems(state)
+        asked = dict(request.args) if query is None else query
+
+        def link(page: str, /, **to: object) -> str:
+            return pages.link(self._base_path, page, **to)
+
+        def here(**changes: object) -> str:
+            return pages.link(self._base_path, name, **{**asked, **changes})
+
+        return self._app.jinja_env.get_template(f"{name}.html").render(
+            told,
+            layout="live.html" if live else "page.html",
+            page=name,
+            link=link,
+            here=here,
+            static=lambda file: f"{self._base_path}/static/{self._static.versioned(file)}",
+            base_path=self._base_path,
+            problems=found,
+            bad=sum(finding.level == "bad" for finding in found),
+            daemons=state.daemons,
+            own=state.own,
+            several=len(state.daemons) > 1,
+            token=self._security.form_token,
+            read_only=self._security.read_only,
+            version=__version__,
+            said=asked.get("said", ""),
+        )
+
+    # --- actions --------------------------------------------------------------------------------------------------
+
+    def reload(self) -> AnyResponse:
+        answer = self._state.control.ask(Request(answers.RELOAD), RELOAD_SECONDS)
+        return self._done("processes", answer.exit_code, answer.message)
+
+    def replace(self) -> AnyResponse:
+        answer = self._state.control.ask(Request(answers.REPLACE, pid=_number("pid")))
+        return self._done("processes", answer.exit_code, answer.message)
+
+    def drop(self) -> AnyResponse:
+        name, handle = request.form.get("server", ""), request.form.get("handle", "").strip()
+        watch = next((each for each in self._state.watches if each.name == name), None)
+        if watch is None:
+            abort(404, "no such job server")
+        try:
+            watch.drop(handle)
+        except GeardError as error:
+            return self._done("servers", exits.FAILED, f"{handle} is not dropped: {error}", name=name)
+        log.info("dropped %s from %s, as asked", formats.show(handle), name)
+        return self._done("servers", exits.DONE, f"dropped {handle}", name=name)
+
+    def _done(self, page: str, code: int, message: str, **query: object) -> AnyResponse:
+        """Back to the page, with the outcome; as JSON for a program."""
+        if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
+            return _json({"ok": code == exits.DONE, "message": message}, 200 if code == exits.DONE else 409)
+        said = ("" if code == exits.DONE else "! ") + message[:2000]
+        return redirect(pages.link(self._base_path, page, said=said, **query), 303)
+
+    # --- for programs ---------------------------------------------------------------------------------------------
+
+    def metrics(self) -> Response:
+        names = request.args.getlist("name[]")
+        text, content_type = self._metrics.exposition(request.headers.get("Accept", ""), names)
+        return Response(text, content_type=content_type)
+
+    def health_live(self) -> Response:
+        return self._health(health.live(self._state.own))
+
+    def health_ready(self) -> Response:
+        views = [watch.view() for watch in self._state.watches]
+        return self._health(health.ready(self._state.own, views))
+
+    def _health(self, found: health.Health) -> Response:
+        return _json(found if g.known else {"ok": found.ok}, 200 if found.ok else 503)
+
+    def api_state(self) -> Response:
+        return _json(self._state.own_state())
+
+    def api_problems(self) -> Response:
+        return _json(pages.found_problems(self._state))
+
+    def api_functions(self) -> Response:
+        return _json({row.name: row for row in pages.function_rows(self._state)})
+
+    def api_jobs(self) -> Response:
+        asked = Request("", function=_text("function"), limit=_number("limit", 100), offset=_number("offset"))
+        return _json(self._state.own.source.jobs(asked))
+
+    def api_failures(self) -> Response:
+        asked = Request("", function=_text("function"), limit=_number("limit", 100), after=_number("after"))
+        return _json(self._state.own.source.failures(asked))
+
+    def api_history(self) -> Response:
+        minutes = bool(_number("minutes"))
+        asked = Request("", function=_text("function"), limit=_number("limit", 900), minutes=minutes)
+        return _json(self._state.own.source.history(asked))
+
+    def api_stack(self) -> Response:
+        asked = Request("", pid=_number("pid"), handle=_text("handle"))
+        return _json({"stack": self._state.own.source.stack(asked)})
+
+    def api_chart(self) -> Response:
+        return _json(pages.history(self._state, _text("function"), _text("span"), _number("after"), time.time()))
+
+    # --- errors ---------------------------------------------------------------------------------------------------
+
+    def refused(self, error: HTTPException) -> AnyResponse:
+        """What is not there, not allowed or not known."""
+        if error.response is not None:
+            return cast(Response, error.response)
+        return self._error(error.code or 500, str(error.description))
+
+    def failed(self, error: GeardError) -> AnyResponse:
+        """The supervisor or a peer did not answer."""
+        return self._error(503, str(error))
+
+    def _error(self, code: int, text: str) -> AnyResponse:
+        if request.path.startswith(("/api/", "/metrics", "/health/", "/events", "/static/")):
+            return _json({"error": text}, code)
+        if not getattr(g, "known", False):
+            return Response(f"{text}\n", code, mimetype="text/plain")
+        return Response(self._render("error", {"code": code, "text": text}, query={}), code, mimetype="text/html")
+
+
+def _text(name: str) -> str:
+    return request.args.get(name, "")
+
+
+def _number(name: str, default: int = 0) -> int:
+    text, most = request.values.get(name, ""), MOST if name in ("limit", "offset") else 2**40
+    return min(int(text), most) if text.isdecimal() and len(text) < 12 else default
+
+
+def _json(value: object, code: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), code, mimetype="application/json")

@@ -1,0 +1,295 @@
+"""The pages: for each path, what its template is told. A page is the same for its first view and for each live one.
+
+Rule: text from jobs goes into templates as it is; they escape it, after the filters `show` and `show_lines`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+from urllib.parse import urlencode
+
+from msgspec import Struct
+
+from geard.errors import GeardError
+from geard.monitor import problems
+from geard.monitor.daemons import Daemon
+from geard.monitor.jobservers import Queue
+from geard.monitor.state import State
+from geard.stats.failures import KEPT_FAILURES, Failure
+from geard.stats.history import History, added
+from geard.stats.snapshot import FunctionStats
+from geard.supervisor.answers import JobView, Request
+
+ROWS: Final = 50
+"""Rows of a table on one page of it."""
+CHART_POINTS: Final = {"15m": (900, False), "1h": (3600, False), "1d": (1440, True)}
+NO_QUEUE: Final = Queue(0, 0, 0, 0, 0)
+
+Query = Mapping[str, str]
+T = TypeVar("T")
+
+
+class FunctionRow(Struct, frozen=True):
+    """A line of the table of functions."""
+
+    name: str
+    stats: FunctionStats
+    queue: Queue
+    spark: list[int]
+
+
+class Table(Struct, frozen=True):
+    """One page of a sorted, filtered list."""
+
+    rows: Sequence[Any]
+    total: int
+    page: int
+    pages: int
+
+
+class FailureGroup(Struct):
+    """Failures that look alike."""
+
+    function: str
+    type: str
+    text: str
+    failures: list[Failure]
+    count: int
+
+
+Builder = Callable[[State, Query], dict[str, Any]]
+
+
+def found_problems(state: State) -> list[problems.Finding]:
+    """What is wrong now."""
+    return problems.findings(state.daemons, state.job_servers(), state.queues(), state.functions(), state.grows)
+
+
+def overview(state: State, query: Query) -> dict[str, Any]:
+    """Everything at a glance."""
+    rows = function_rows(state)
+    rows.sort(key=lambda row: (-row.stats.recent.per_second, -row.queue.waiting, row.name))
+    snapshots = [daemon.snapshot for daemon in state.daemons if daemon.snapshot]
+    return {
+        "recent": state.recent(),
+        "running": sum(snapshot.running for snapshot in snapshots),
+        "greenlets": sum(process.greenlets for snapshot in snapshots for process in snapshot.processes),
+        "waiting": sum(row.queue.waiting for row in rows),
+        "rows": [row for row in rows if row.stats.recent.ended or row.queue.waiting or row.stats.running][:10],
+        "function_count": len(rows),
+        "servers": state.job_servers(),
+        "done": sum(stats.done for stats in state.functions().values()),
+        "failed": sum(stats.failed + stats.timed_out for stats in state.functions().values()),
+    }
+
+
+FUNCTION_SORTS: Final[dict[str, Callable[[FunctionRow], Any]]] = {
+    "name": lambda row: row.name.lower(),
+    "queued": lambda row: row.queue.waiting,
+    "running": lambda row: row.stats.running,
+    "rate": lambda row: row.stats.recent.per_second,
+    "p50": lambda row: row.stats.recent.p50_seconds,
+    "p95": lambda row: row.stats.recent.p95_seconds,
+    "failed": lambda row: row.stats.recent.failed,
+    "done": lambda row: row.stats.done,
+    "workers": lambda row: row.queue.workers,
+}
+
+
+def functions(state: State, query: Query) -> dict[str, Any]:
+    """The table of functions, sorted and filtered."""
+    wanted = query.get("q", "").lower()
+    rows = [row for row in function_rows(state) if wanted in row.name.lower()]
+    sort, descending = _sort(query, FUNCTION_SORTS, "name")
+    rows.sort(key=lambda row: row.name)
+    rows.sort(key=FUNCTION_SORTS[sort], reverse=descending)
+    return {"table": _table(rows, query), "sort": sort, "descending": descending, "q": query.get("q", "")}
+
+
+def function(state: State, query: Query) -> dict[str, Any]:
+    """One function."""
+    name = query.get("name", "")
+    stats, queue = state.functions().get(name), state.queues().get(name)
+    failures = _failures(state, Request("", function=name, limit=20))
+    servers = [(view, view.queues[name]) for view in state.job_servers() if name in view.queues]
+    daemons = [(d, d.snapshot.functions[name]) for d in state.daemons if d.snapshot and name in d.snapshot.functions]
+    return {
+        "name": name,
+        "known": stats is not None or queue is not None,
+        "stats": stats or FunctionStats(),
+        "queue": queue or NO_QUEUE,
+        "failures": failures,
+        "by_server": servers,
+        "by_daemon": daemons,
+    }
+
+
+class RunningRow(Struct, frozen=True):
+    """A running job, and the daemon that runs it."""
+
+    daemon: Daemon
+    view: JobView
+
+
+def running(state: State, query: Query) -> dict[str, Any]:
+    """Running jobs, the longest first: of each daemon enough for the page that is shown."""
+    wanted, page = query.get("function", ""), _page(query)
+    request = Request("", function=wanted, limit=page * ROWS, offset=0)
+    rows: list[RunningRow] = []
+    total, silent = 0, []
+    for daemon in state.daemons:
+        try:
+            found = state.recall(f"jobs {daemon.name} {request}", lambda d=daemon: d.source.jobs(request))  # type: ignore[misc]
+        except GeardError as error:
+            silent.append((daemon, str(error)))
+            continue
+        total += found.total
+        rows.extend(RunningRow(daemon, view) for view in found.jobs)
+    rows.sort(key=lambda row: -row.view.job.seconds)
+    pages = max(-(-total // ROWS), 1)
+    table = Table(rows[(page - 1) * ROWS : page * ROWS], total, page, pages)
+    return {"table": table, "silent": silent, "wanted": wanted}
+
+
+def failures(state: State, query: Query) -> dict[str, Any]:
+    """The last failures by function and error; and how many of each there have been."""
+    wanted = query.get("function", "")
+    groups: dict[tuple[str, str, str], FailureGroup] = {}
+    for failure in _failures(state, Request("", function=wanted, limit=KEPT_FAILURES)):
+        key = (failure.function, failure.type, _first_line(failure.text))
+        group = groups.setdefault(key, FailureGroup(*key, [], 0))
+        group.failures.append(failure)
+    counts = _failure_counts(state)
+    for group in groups.values():
+        group.count = counts.get((group.function, group.type), 0)
+    return {"groups": list(groups.values()), "wanted": wanted, "names": sorted({name for name, _ in counts})}
+
+
+def processes(state: State, query: Query) -> dict[str, Any]:
+    """Generations and their worker processes."""
+    return {}
+
+
+def servers(state: State, query: Query) -> dict[str, Any]:
+    """The job servers; with `name`, one of them with the jobs that wait there."""
+    name = query.get("name", "")
+    chosen = None
+    for watch in state.watches:
+        if watch.name == name:
+            watch.look()
+            chosen = watch.view()
+    return {"servers": state.job_servers(), "chosen": chosen, "name": name, "page": _page(query)}
+
+
+PAGES: Final[dict[str, Builder]] = {
+    "overview": overview,
+    "functions": functions,
+    "function": function,
+    "running": running,
+    "failures": failures,
+    "processes": processes,
+    "servers": servers,
+}
+
+
+def history(state: State, function: str, span: str, after: int, now: float) -> dict[str, Any]:
+    """What a chart shows, as columns: times, done, failed, running, waiting, p50, p95; those later than `after`."""
+    points, minutes = CHART_POINTS.get(span, CHART_POINTS["15m"])
+    step = 60 if minutes else 1
+    if 0 < now - after < points * step:
+        points = int((now - after) / step) + 2
+    request = Request("", function=function, limit=points, minutes=minutes)
+    found = []
+    for daemon in state.daemons:
+        try:
+            history = state.recall(f"history {daemon.name} {request}", lambda d=daemon: d.source.history(request))  # type: ignore[misc]
+        except GeardError:
+            continue
+        found += [history] if history else []
+    together = added(found)
+    rings = state.waiting.minutes if minutes else state.waiting.seconds
+    return _columns(together, rings.history(function, points), step, after)
+
+
+def _columns(history: History | None, waiting: History | None, step: int, after: int) -> dict[str, Any]:
+    if history is None:
+        return {"step": step, "time": []}
+    length, end = len(history.done), history.end
+    first = next((i for i in range(length) if history.done[i] or history.failed[i] or history.running[i]), length - 1)
+    first = max(min(first, length - 60), 0)  # what was before the daemon's start is no zero
+    first = max(first, length - max((end - after) // step, 0)) if after else first
+    times = [end - step * (length - 1 - i) for i in range(first, length)]
+    known = dict(zip(_times(waiting), waiting.running, strict=True)) if waiting else {}
+    return {
+        "step": step,
+        "time": times,
+        "done": [count / step for count in history.done[first:]],
+        "failed": [count / step for count in history.failed[first:]],
+        "running": history.running[first:],
+        "waiting": [known.get(time, 0) for time in times],
+        "p50": history.p50_seconds[first:],
+        "p95": history.p95_seconds[first:],
+    }
+
+
+def _times(history: History) -> list[int]:
+    return [history.end - history.step_seconds * i for i in range(len(history.running) - 1, -1, -1)]
+
+
+def function_rows(state: State) -> list[FunctionRow]:
+    """Every function that is served, ran here, or waits in a job server."""
+    functions, queues = state.functions(), state.queues()
+    names = {**dict.fromkeys(functions), **dict.fromkeys(name for name, queue in queues.items() if queue.waiting)}
+    nothing = FunctionStats(served=False)
+    return [
+        FunctionRow(name, functions.get(name, nothing), queues.get(name, NO_QUEUE), state.spark(name)) for name in names
+    ]
+
+
+def link(base_path: str, name: str, /, **query: object) -> str:
+    """The address of a page."""
+    path = "" if name == "overview" else name
+    wanted = {key: value for key, value in query.items() if value not in ("", None)}
+    return f"{base_path}/{path}" + (f"?{urlencode(wanted)}" if wanted else "")
+
+
+def _failures(state: State, request: Request) -> list[Failure]:
+    found: list[Failure] = []
+    for daemon in state.daemons:
+        try:
+            failures = state.recall(f"failures {daemon.name} {request}", lambda d=daemon: d.source.failures(request))  # type: ignore[misc]
+        except GeardError:
+            continue  # that it does not answer is said on top of the page
+        found += failures
+    return sorted(found, key=lambda failure: -failure.time)
+
+
+def _failure_counts(state: State) -> dict[tuple[str, str], int]:
+    counts: dict[tuple[str, str], int] = {}
+    for daemon in state.daemons:
+        for group in daemon.snapshot.failures if daemon.snapshot else ():
+            key = (group.function, group.type)
+            counts[key] = counts.get(key, 0) + group.count
+    return counts
+
+
+def _table(rows: Sequence[T], query: Query) -> Table:
+    pages = max(-(-len(rows) // ROWS), 1)
+    page = min(_page(query), pages)
+    return Table(rows[(page - 1) * ROWS : page * ROWS], len(rows), page, pages)
+
+
+def _page(query: Query) -> int:
+    text = query.get("page", "1")
+    return min(max(int(text), 1), 10_000) if text.isdecimal() and len(text) < 6 else 1
+
+
+def _sort(query: Query, known: Mapping[str, object], default: str) -> tuple[str, bool]:
+    sort = query.get("sort", default)
+    sort = sort if sort in known else default
+    return sort, query.get("dir", "asc" if sort == "name" else "desc") == "desc"
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n", 1)[0][:200]

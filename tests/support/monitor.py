@@ -1,0 +1,81 @@
+"""`geard monitor` as a process, and what is asked of it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.servers import HOST, free_port, stop_process
+from tests.support.waiting import eventually
+
+
+class MonitorProcess:
+    """A monitor of a supervisor on `socket`. A context manager."""
+
+    def __init__(self, socket: str, job_servers: list[str], **monitor: Any) -> None:
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="geard-test-"))
+        config = {
+            "job_servers": job_servers,
+            "control_socket": socket,
+            "capabilities": {"resize": "tasks.resize"},
+            "monitor": {"listen": f"{HOST}:{self.port}"} | monitor,
+        }
+        self.config = self.directory / "geard.yaml"
+        self.config.write_text(yaml.safe_dump(config))
+        self.scheme = "https" if "certificate" in monitor else "http"
+        self.url = f"{self.scheme}://{HOST}:{self.port}{monitor.get('base_path', '')}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def get(self, path: str, **headers: str) -> tuple[int, str]:
+        """Status and body."""
+        return self.request("GET", path, headers=headers)
+
+    def json(self, path: str) -> Any:
+        return json.loads(self.get(path)[1])
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, str]:
+        asked = urllib.request.Request(self.url + path, body, headers or {}, method=method)
+        try:
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "log").read_text(errors="replace")
+
+    def _is_up(self) -> bool:
+        assert self.process
+        assert self.process.poll() is None, self.log
+        try:
+            return self.get("/health/live")[0] in (200, 503, 421)
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def __enter__(self) -> MonitorProcess:
+        with (self.directory / "log").open("ab") as log:
+            command = [sys.executable, "-m", "geard", "monitor", "-c", str(self.config)]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        eventually(self._is_up, what=f"the monitor on {self.url}")
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        assert self.process
+        stop_process(self.process)
+        if error:
+            print(self.log)
+        shutil.rmtree(self.directory, ignore_errors=True)
