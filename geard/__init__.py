@@ -29,6 +29,7 @@ _HOME = {
     "Task": "geard.client",
     "Worker": "geard.worker",
     "WorkerPool": "geard.worker",
+    "current_job": "geard.worker",
     "config_from": "geard.config",
     "load_config": "geard.config",
 }
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from geard.worker import Job as Job
     from geard.worker import Worker as Worker
     from geard.worker import WorkerPool as WorkerPool
+    from geard.worker import current_job as current_job
 
 
 def __getattr__(name: str) -> Any:

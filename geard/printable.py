@@ -22,5 +22,22 @@ def printable(text: str) -> str:
     return "".join(char if _shows(char) else char.encode("unicode_escape").decode() for char in text)
 
 
+def printable_lines(text: str) -> str:
+    """The same for a text whose line breaks are our own, as those of a traceback are: they stay."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_json(line: str) -> str:
+    """JSON that says the same and holds nothing but what `printable` leaves: all else is escaped as JSON does it."""
+    if line.isprintable():
+        return line
+    return "".join(char if _shows(char) else _json_escape(char) for char in line)
+
+
 def _shows(char: str) -> bool:
     return char.isprintable() or unicodedata.category(char) == "Zs"
+
+
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be", errors="surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))

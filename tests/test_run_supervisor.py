@@ -136,7 +136,7 @@ def test_a_config_that_cannot_run_is_78_with_every_problem_and_its_line() -> Non
         )
         daemon.start(wait=False)
         assert daemon.wait() == exits.CONFIG
-        assert re.findall(rf"^{daemon.config_path}:\d+:\d+: ([^:]+)", daemon.log, re.MULTILINE) == [
+        assert re.findall(rf"^ *{daemon.config_path}:\d+:\d+: ([^:]+)", daemon.log, re.MULTILINE) == [
             *("capabilities.a", "capabilities.b", "on_start")
         ], "together and in the order of the file"
         assert daemon.log.count("'caps' has no 'missing'") == 1, "though both processes found it"
@@ -301,7 +301,7 @@ def test_usr2_logs_every_running_job_with_its_stack(gearmand: JobServerProcess) 
         daemon.wait_for("busy greenlets: 1")
         daemon.wait_for("time.sleep(0.05)")
         daemon.release()
-        assert "here running for" in daemon.log, "function, handle and unique"
+        assert "(unique here): running for" in daemon.log, "function, handle and unique"
 
 
 def test_verbose_logs_each_job_and_a_failure_with_function_handle_unique_and_traceback(
@@ -314,7 +314,9 @@ def test_verbose_logs_each_job_and_a_failure_with_function_handle_unique_and_tra
         submit(gearmand, "sleep", "bad")
         daemon.wait_for(" (unique bad): failed in ")
         assert re.search(r" info .*: count H:[^ ]+ \(unique good\): done in [\d.]+ ms\n", daemon.log)
-        failure = r" error .*: sleep H:[^ ]+ \(unique bad\): job failed: ValueError: not enough values .*\nTraceback "
+        failure = (
+            r" error .*: sleep H:[^ ]+ \(unique bad\): job failed: ValueError: not enough values .*\n    Traceback "
+        )
         assert re.search(failure, daemon.log)
         assert "caps.py" in daemon.log, "where it failed"
 

@@ -106,7 +106,7 @@ def test_the_log_names_function_handle_and_unique_of_a_failed_job_with_its_trace
     line = f"misbehave {handle} (unique named-in-the-log): job failed: ValueError: as it does"
     eventually(lambda: line in pool.log, what=line)
     if isinstance(pool, PoolInProcess):
-        eventually(lambda: f"{line}\nTraceback (most" in pool.log, what="the traceback below it")
+        eventually(lambda: f"{line}\n    Traceback (most" in pool.log, what="the traceback below it")
 
 
 def test_a_hands_on_function_knows_its_job(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from geard import logs
 from geard.config import default_path, examine_config
 from geard.supervisor.imports import with_import_problems
 
@@ -57,5 +58,5 @@ def run(path: Path, verbose: bool, watch: bool, embedded: bool, queue: str | Non
     code = daemon.run()
     if source.config.logging.file:
         for problem in daemon.start_problems:  # the log has them already; a person at a terminal wants them too
-            click.echo(f"geard: {problem}", err=True)
+            logs.console(f"geard: {problem}")
     sys.exit(code)

@@ -217,6 +217,7 @@ LOGGING_KEYS: Final = {
     "level": Key(choice("debug", "info", "warning", "error", "critical")),
     "format": Key(choice("text", "json")),
     "file": Key(log_file),
+    "repeats": Key(duration(), "repeats_seconds"),
 }
 
 CONFIG_KEYS: Final = {

@@ -71,6 +71,7 @@ class Logging(Struct, frozen=True, kw_only=True):
     level: str = "info"
     format: str = "text"  # or "json": one object a line
     file: str | None = None  # None: stderr
+    repeats_seconds: float = 10.0  # the same failure is written whole once, then counted for so long; 0: never counted
 
 
 class Listen(Struct, frozen=True):

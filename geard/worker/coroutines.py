@@ -23,6 +23,7 @@ from geard.errors import JobTimeout
 from geard.worker.current import async_job
 from geard.worker.forked import end_if_forked
 from geard.worker.job import Job
+from geard.worker.run import about, label
 
 log = logging.getLogger("geard.worker")
 
@@ -142,7 +143,7 @@ class _Run:
             error = raised
         end_if_forked(error)
         if self._ended:
-            log.warning("%s %s has ended, long after its timeout", self.job.function, self.job.handle)
+            log.warning("%s: ended, long after its timeout", label(self.job), extra=about(self.job))
             return
         self.result, self.error = result, self.error or error
         self._end()
@@ -153,7 +154,7 @@ class _Run:
         self._timer = asyncio.get_running_loop().call_later(LATE_SECONDS, self._give_up)
 
     def _give_up(self) -> None:
-        log.warning("%s %s goes on, though it was cancelled", self.job.function, self.job.handle)
+        log.warning("%s: goes on, though it was cancelled", label(self.job), extra=about(self.job))
         self._end()
 
     def _end(self) -> None:

@@ -17,6 +17,7 @@ from gevent.threadpool import ThreadPool
 
 from geard.errors import JobTimeout
 from geard.worker.capability import Begin, Invoke, Runtime
+from geard.worker.current import runs_jobs
 from geard.worker.forked import end_if_forked
 from geard.worker.job import Job
 from geard.worker.pool import late_text
@@ -133,3 +134,6 @@ def _outcome(invoke: Invoke, job: Job) -> tuple[Any, BaseException | None]:
         raised = error
     end_if_forked(raised)
     return result, raised
+
+
+runs_jobs(_outcome.__code__)

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from typing import Any
 
 from geard.errors import InvalidRequest
+from geard.printable import printable
 from geard.protocol import Command, request
 from geard.worker.capability import BoundCapability
 from geard.worker.session import Session
@@ -138,6 +139,5 @@ class Job:
         if answered:
             raise InvalidRequest(f"{self.function} {self.handle} was answered before")
         if not self._session.answer(packet):
-            log.warning(
-                "result of %s %s dropped: the connection to %s is gone", self.function, self.handle, self.server
-            )
+            dropped = printable(f"{self.function} {self.handle}")
+            log.warning("result of %s dropped: the connection to %s is gone", dropped, self.server)

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any, Final
 from geard.config import Config, JobServer
 from geard.errors import ConfigError, GeardError, Problem
 from geard.messages import RunningJob
+from geard.printable import printable
 from geard.worker.capability import Begin, BoundCapability, Invoke, Runtime, resolve_all
 from geard.worker.channel import Breath, Channel
 from geard.worker.job import Job
-from geard.worker.run import label, run
+from geard.worker.run import about, label, run
 
 if TYPE_CHECKING:
     from geard.worker.coroutines import Coroutines
@@ -65,12 +66,12 @@ def _answer_late(job: Job, seconds: float) -> None:
     except GeardError:
         return  # it was answered in the meantime
     log.error("%s: job failed: %s; its thread is busy until the function returns", label(job), late_text(job, seconds),
-        extra={"function": job.function, "handle": job.handle, "unique": job.unique, "server": job.server})  # fmt: skip
+        extra=about(job) | {"failure": "JobTimeout"})  # fmt: skip
 
 
 def late_text(job: Job, seconds: float) -> str:
     """What client and log are told of a job that ran over its time limit."""
-    return f"{job.function} ran longer than its timeout of {seconds:g} s"
+    return f"{printable(job.function)} ran longer than its timeout of {seconds:g} s"
 
 
 def call_here(invoke: Invoke, job: Job) -> Any:
@@ -207,7 +208,7 @@ class WorkerPool:
         self.drain()
         if not self.join(time.monotonic() + self.config.shutdown_timeout_seconds):
             for job in self.abandon():
-                log.warning("abandoned %s %s after %.1f s", job.function, job.handle, job.seconds)
+                log.warning("abandoned %s after %.1f s", printable(f"{job.function} {job.handle}"), job.seconds)
 
     def jobs(self) -> list[RunningJob]:
         """The jobs in flight."""
@@ -256,7 +257,7 @@ def log_job(job: Job) -> None:
     """The line of `geard run -v` for each job."""
     log.info(
         "%s: %s in %.1f ms", label(job), "failed" if job.failed else "done", (time.monotonic() - job.started) * 1000,
-        extra={"function": job.function, "handle": job.handle, "unique": job.unique, "server": job.server})  # fmt: skip
+        extra=about(job))  # fmt: skip
 
 
 def default_client_id() -> str:

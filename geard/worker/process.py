@@ -48,12 +48,14 @@ from geard.messages import (
 )
 from geard.stats.failures import cut_middle
 from geard.worker import children, locks, multiprocess
+from geard.worker.current import current_job
 from geard.worker.directories import enter
 from geard.worker.fork import IGNORED, Forks
 from geard.worker.forked import end_if_forked
 from geard.worker.greenlets import runtime, sleep_ahead, start_greenlet
 from geard.worker.on_start import call_on_start, check_on_start
 from geard.worker.pool import WorkerPool, snapshot
+from geard.worker.run import about, label
 from geard.worker.sender import Sender
 from geard.worker.stacks import busy_greenlets
 from geard.worker.watchdog import Watchdog
@@ -131,9 +133,7 @@ class WorkerProcess:
         log.warning("busy greenlets: %d", len(busy))
         now = time.monotonic()
         for job, stack in busy:
-            log.warning(
-                "%s %s %s running for %.1f s\n%s", job.function, job.handle, job.unique, now - job.started, stack
-            )
+            log.warning("%s: running for %.1f s\n%s", label(job), now - job.started, stack, extra=about(job))
 
     def _reopen_log(self, _: ReopenLog) -> None:
         logs.reopen()
@@ -150,10 +150,11 @@ class WorkerProcess:
     def _beat(self) -> None:
         title = ""
         while True:
+            logs.tick()
             beat = self._heartbeat()
             self._send(beat)
-            about = f"{self._start.number} generation {self._start.generation}"
-            shown = f"geard: worker {about}, {beat.running}/{beat.greenlets} running"
+            which = f"{self._start.number} generation {self._start.generation}"
+            shown = f"geard: worker {which}, {beat.running}/{beat.greenlets} running"
             if shown != title:
                 title = shown
                 setproctitle(title)
@@ -248,9 +249,7 @@ def _leave(code: int) -> NoReturn:
     # the processes of a pool that nobody has closed.
     for child in multiprocessing.active_children():
         child.kill()
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    atexit._run_exitfuncs()  # the last of them, since it was the first, writes what is left of the log
     os._exit(code)
 
 
@@ -261,7 +260,7 @@ def main(descriptor: int) -> NoReturn:
     children.install()
     locks.install()
     multiprocess.install()
-    faulthandler.register(STACKS_SIGNAL, all_threads=True)
+    faulthandler.register(STACKS_SIGNAL, file=logs.stderr_without_waiting(), all_threads=True)
     # A greenlet of user code that raises SystemExit ends itself, not the process.
     gevent.get_hub().SYSTEM_ERROR = ()
     supervisor = socket.socket(fileno=descriptor)
@@ -272,7 +271,9 @@ def main(descriptor: int) -> NoReturn:
     start = messages.load_to_child(line)
     assert isinstance(start, Start), start
     setproctitle(f"geard: worker {start.number} generation {start.generation}, starting")
-    logs.configure(start.config.logging, verbose=start.verbose, process=f"worker {start.number}")
+    name = f"worker {start.number}"
+    logs.configure(start.config.logging, verbose=start.verbose, process=name, current_job=current_job)
+    logs.capture_output(current_job)
     forks = Forks(supervisor)
     forks.install()
     try:

@@ -12,6 +12,7 @@ from typing import Final
 from geard.errors import JobTimeout
 from geard.printable import printable
 from geard.protocol import Oversized
+from geard.worker.current import runs_jobs
 from geard.worker.forked import end_if_forked
 from geard.worker.job import Job
 
@@ -28,11 +29,16 @@ def run(job: Job) -> None:
         _ended_badly(job, error)
 
 
+runs_jobs(run.__code__)
+
+
 def _ended_badly(job: Job, error: BaseException) -> None:
     end_if_forked(error)
-    about = {"function": job.function, "handle": job.handle, "unique": job.unique, "server": job.server}
+    # `failure`: the log writes the same one whole once, and counts the others.
+    extra = about(job) | {"failure": type(error).__name__}
     if job.answered:
-        log.error("%s: %s raised after it had answered", label(job), job.function, exc_info=error, extra=about)
+        text = f"{printable(job.function)} raised after it had answered"
+        log.error("%s: %s", label(job), text, exc_info=error, extra=extra)
         return
     text = str(error) if isinstance(error, JobTimeout) else describe(error)
     try:
@@ -40,14 +46,18 @@ def _ended_badly(job: Job, error: BaseException) -> None:
     finally:  # a log handler of user code may do anything: the job has been answered
         # A time limit says all there is to say; for anything else the traceback shows where.
         shown = None if isinstance(error, JobTimeout) else error
-        log.error("%s: job failed: %s", label(job), text, exc_info=shown, extra=about)
+        log.error("%s: job failed: %s", label(job), printable(text), exc_info=shown, extra=extra)
+
+
+def about(job: Job) -> dict[str, str]:
+    """The fields of a line about a job."""
+    return {"function": job.function, "handle": job.handle, "unique": job.unique, "server": job.server}
 
 
 def label(job: Job) -> str:
     """`reverse H:host:7 (unique u-1)`: what every line about a job begins with."""
-    if not job.unique:
-        return f"{job.function} {job.handle}"
-    return f"{job.function} {job.handle} (unique {printable(job.unique)})"
+    unique = f" (unique {job.unique})" if job.unique else ""
+    return printable(f"{job.function} {job.handle}{unique}")
 
 
 NO_SUCH_FUNCTION = "no such function here"
@@ -60,8 +70,9 @@ def too_large(packet: Oversized) -> str:
 
 def log_refused(function: bytes, handle: bytes, reason: str) -> None:
     """The line about a job that this worker cannot run, and fails."""
-    about = {"function": function.decode(errors="replace"), "handle": handle.decode(errors="replace")}
-    log.error("%s %s: %s: failed", printable(about["function"]), printable(about["handle"]), reason, extra=about)
+    names = {"function": function.decode(errors="replace"), "handle": handle.decode(errors="replace")}
+    text = printable("{function} {handle}".format_map(names))
+    log.error("%s: %s: failed", text, reason, extra=names | {"failure": "refused"})
 
 
 _LOOP_TAKEN: Final = (

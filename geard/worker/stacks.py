@@ -1,7 +1,6 @@
 """Which job runs where: stacks of busy greenlets, and what holds the loop.
 
-Nothing is recorded while jobs run. The job that a stack belongs to is read off the stack itself, from the frame of
-`run`, when somebody asks.
+The job that a stack belongs to is read off the stack itself, see geard/worker/current.py.
 """
 
 from __future__ import annotations
@@ -12,18 +11,8 @@ from types import FrameType
 
 import greenlet
 
+from geard.worker.current import job_of
 from geard.worker.job import Job
-from geard.worker.run import run
-
-
-def job_of(frame: FrameType | None) -> Job | None:
-    """The job that the stack ending in `frame` runs; None for geard's own and for the user's other greenlets."""
-    while frame is not None:
-        if frame.f_code is run.__code__:
-            job = frame.f_locals.get("job")
-            return job if isinstance(job, Job) else None
-        frame = frame.f_back
-    return None
 
 
 def root_of(frame: FrameType | None) -> int:

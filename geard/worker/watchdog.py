@@ -21,8 +21,10 @@ import gevent
 from gevent.monkey import get_original
 
 from geard.messages import Blocked
+from geard.printable import printable
+from geard.worker.current import job_of
 from geard.worker.job import Job
-from geard.worker.stacks import job_of, root_of, text_of
+from geard.worker.stacks import root_of, text_of
 
 log = logging.getLogger("geard.worker")
 
@@ -98,7 +100,7 @@ class Watchdog:
             log.warning("the loop is free again; it was held for %.1f s", self._alive_at - alive_at)
 
     def _warn(self, job: Job | None, held_seconds: float, frame: FrameType | None) -> None:
-        what = f"{job.function} ({job.handle})" if job else "something that is not a job"
+        what = printable(f"{job.function} ({job.handle})") if job else "something that is not a job"
         log.warning("%s holds the loop for %.1f s without yielding:\n%s", what, held_seconds, text_of(frame))
         self._report(_blocked(job, held_seconds))
 

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from geard import messages
-from geard.config import Capability, Config, JobServer, parse_address
+from geard.config import Capability, Config, JobServer, Logging, parse_address
 from geard.config.model import Encoding
 from geard.messages import Drain, Drained, FromChild, Heartbeat, Jobs, ListJobs, Ready, RunningJob, Start
 from geard.protocol import Command, Packet, request
@@ -215,6 +215,9 @@ class StartedPool:
         self.pool.close()
 
 
+EACH_FAILURE: Any = Logging(repeats_seconds=0)
+
+
 def pool_config(
     servers: str | Iterable[str | JobServer], capabilities: Mapping[str, str | Capability], **settings: Any
 ) -> Config:
@@ -226,7 +229,7 @@ def pool_config(
         ),
         capabilities={name: _capability(function) for name, function in capabilities.items()},
         python_path=(str(ROOT),),
-        **{"greenlets_per_server": 5} | settings,
+        **{"greenlets_per_server": 5, "logging": EACH_FAILURE} | settings,
     )
 
 

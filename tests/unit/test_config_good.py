@@ -56,7 +56,7 @@ python_path: [lib]
 on_start: app.start
 client_id: me
 max_packet: 16M
-logging: {level: debug, format: json, file: geard.log}
+logging: {level: debug, format: json, file: geard.log, repeats: 1m}
 processes: 4
 shutdown_timeout: 10s
 drain_timeout: 2h
@@ -113,7 +113,7 @@ state_directory: run/state
         },
         state_directory=str(here / "run/state"),
     )
-    assert msgspec.structs.astuple(found.logging) == ("debug", "json", str(here / "geard.log"))
+    assert msgspec.structs.astuple(found.logging) == ("debug", "json", str(here / "geard.log"), 60.0)
 
 
 def test_relative_paths_start_in_the_working_directory(here: Path) -> None:
