@@ -372,6 +372,29 @@ def test_a_second_supervisor_on_the_same_socket_is_refused_and_harms_nothing(gea
         assert daemon.processes
 
 
+def test_health_goes_with_the_job_server_and_the_daemon(gearmand: JobServerProcess) -> None:
+    with Daemon(gearmand) as daemon:
+        daemon.start()
+        well = daemon.geard("health")
+        assert (well.returncode, well.stderr) == (exits.DONE, "")
+        assert "1 of 1 connected" in well.stdout
+        assert daemon.geard("ps", "--check").returncode == exits.DONE
+        gearmand.stop()
+        eventually(lambda: daemon.geard("health").returncode == exits.UNAVAILABLE, what="the loss of the job server")
+        checked = daemon.geard("ps", "--check")
+        assert checked.returncode == exits.UNAVAILABLE
+        assert f"not fit for work: job servers: 0 of 1 connected, not {gearmand.address}" in checked.stderr
+        daemon.signal(signal.SIGSTOP)
+        stuck = daemon.geard("health", "--timeout", "200ms", "--json")
+        daemon.signal(signal.SIGCONT)
+        assert stuck.returncode == exits.UNAVAILABLE
+        assert "does not answer within 0.2 s" in msgspec.json.decode(stuck.stdout)["parts"]["daemon"]["reason"]
+        daemon.stop()
+        gone = daemon.geard("health", "--json")
+        assert gone.returncode == exits.UNAVAILABLE
+        assert not msgspec.json.decode(gone.stdout)["healthy"]
+
+
 def test_what_is_in_the_place_of_the_control_socket_is_kept(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand) as daemon:
         path = Path(daemon.socket)

@@ -21,6 +21,7 @@ COMMANDS: Final = {  # name -> the module and the attribute that hold it
     "check": "geard.cli.check:check",
     "run": "geard.cli.run:run",
     "ps": "geard.cli.control:ps",
+    "health": "geard.cli.health:health",
     "reload": "geard.cli.control:reload",
     "stop": "geard.cli.control:stop",
     "schedules": "geard.cli.schedules:schedules",

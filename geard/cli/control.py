@@ -19,15 +19,25 @@ from geard.supervisor import answers
 from geard.supervisor.answers import Answer, Overview, ProcessView
 from geard.supervisor.ask import ask
 from geard.supervisor.find import find
+from geard.supervisor.health import health_of
 
 LISTED_JOBS: Final = 20
 
 
-def with_socket(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which supervisor is meant; the command gets the path of its `socket_path`."""
+def socket_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which supervisor is meant; the command gets them as `config` and `path`."""
+    command = click.option("--socket", "path", metavar="PATH", help="Its control socket, rather than of a config.")(
+        command
+    )
+    return click.option("-c", "--config", "config", metavar="FILE", help="The config of the supervisor to ask.")(
+        command
+    )
 
-    @click.option("-c", "--config", "config", metavar="FILE", help="The config of the supervisor to ask.")
-    @click.option("--socket", "path", metavar="PATH", help="Its control socket, rather than that of a config.")
+
+def with_socket(command: Callable[..., None]) -> Callable[..., None]:
+    """The same, but that the command gets the path of its socket, `socket_path`."""
+
+    @socket_options
     @wraps(command)
     def wrapped(config: str | None, path: str | None, **options: Any) -> None:
         command(socket_path=path or find_socket(config), **options)
@@ -39,7 +49,10 @@ def with_socket(command: Callable[..., None]) -> Callable[..., None]:
 @with_socket
 @click.option("--all", "all_jobs", is_flag=True, help=f"All jobs that are running, not only {LISTED_JOBS}.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-def ps(socket_path: str, all_jobs: bool, as_json: bool) -> None:
+@click.option(
+    "--check", is_flag=True, help="Exit with 69, and say why, unless the daemon is fit for work; see geard health."
+)
+def ps(socket_path: str, all_jobs: bool, as_json: bool, check: bool) -> None:
     """Show the generations, worker processes and running jobs of the daemon.
 
     \b
@@ -47,7 +60,7 @@ def ps(socket_path: str, all_jobs: bool, as_json: bool) -> None:
       geard ps
       geard ps --json | jq '.generations[].processes[].jobs[]'
 
-    Exits 69 if no daemon answers.
+    Exits 69 if no daemon answers; with --check also if it is not fit for work, see `geard health`.
     """
     overview = ask(socket_path, answers.PS).overview
     if overview is None:
@@ -56,6 +69,12 @@ def ps(socket_path: str, all_jobs: bool, as_json: bool) -> None:
         write_json(overview)
     else:
         write_lines(draw(overview, LISTED_JOBS if not all_jobs else None))
+    found = health_of(overview)
+    if check and not found.healthy:
+        for name, part in found.parts.items():
+            if not part.ok:
+                say(f"geard: not fit for work: {name}: {printable(part.reason)}")
+        sys.exit(exits.UNAVAILABLE)
 
 
 @click.command()
