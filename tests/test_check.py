@@ -62,7 +62,9 @@ capabilities:
         == """\
 geard.yaml can run.
 Job servers: one.example.com:4730, two.example.com:4731 with TLS
-Together: 2 worker processes with 20 greenlets per job server: 80 jobs at a time
+In common: 2 worker processes with 20 greenlets per job server: 80 jobs at a time
+backwards: 3 worker processes with 4 greenlets per job server: 24 jobs at a time
+Together: 5 worker processes: 104 jobs at a time, 80 of them in native threads
 On start: app.start
 
 CAPABILITY  FUNCTION      CALLED AS                                          ENCODING  TIMEOUT  GREENLETS  PROCESSES

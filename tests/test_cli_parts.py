@@ -178,6 +178,8 @@ def parse(command: click.Command, arguments: list[str]) -> None:
     if not isinstance(command, click.Group):
         command.make_context("geard", arguments)
         return
+    if not arguments and command.invoke_without_command:
+        return
     inner = command.get_command(click.Context(command), arguments[0])
     assert inner, arguments
     parse(inner, arguments[1:])

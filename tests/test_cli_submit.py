@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -360,6 +361,27 @@ def test_no_job_server_is_exit_69_and_names_each_and_its_reason() -> None:
         assert f"127.0.0.1:{port}" in done.stderr.decode()
     assert b"refused" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_a_job_server_that_is_just_starting_is_waited_for() -> None:
+    with Gearmand() as server:
+        server.stop()
+        host, port = server.address.split(":")
+        with Running("submit", "-b", "--wait-server", "30s", "-s", server.address, "later") as command:
+            with socket.socket() as starting:  # it listens, and hangs up: it does not serve yet
+                starting.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                starting.bind((host, int(port)))
+                starting.listen()
+                starting.accept()[0].close()
+            server.start()
+            assert command.ends() == 0
+            assert server.status("later")[0] == 1
+
+
+def test_a_job_server_that_does_not_come_is_waited_for_no_longer_than_asked() -> None:
+    done = geard("status", "--wait-server", "300ms", "-s", "127.0.0.1:1")
+    assert done.returncode == 69
+    assert b"connection refused" in done.stdout
 
 
 def test_a_job_server_that_dies_under_a_job_is_exit_69_and_the_job_is_not_submitted_again() -> None:

@@ -14,6 +14,7 @@ from geard.cli.output import say
 from geard.cli.schedules import upcoming
 from geard.config import Capability, Config, default_path, examine_config, format_duration
 from geard.findings import Served
+from geard.supervisor.decisions import process_groups
 from geard.supervisor.imports import import_capabilities
 
 HEADER: Final[tuple[str, ...]] = (
@@ -60,17 +61,47 @@ def check(path: str) -> None:
 def plan(config: Config, served: Iterable[Served]) -> list[str]:
     """What would run, line by line."""
     servers = ", ".join(f"{server}{' with TLS' if server.tls else ''}" for server in config.job_servers)
-    at_a_time = config.processes * config.greenlets_per_server * len(config.job_servers)
-    greenlets = f"{count(config.greenlets_per_server, 'greenlet')} per job server"
-    lines = [
-        f"Job servers: {servers}",
-        f"Together: {count(config.processes, 'worker process')} with {greenlets}: {count(at_a_time, 'job')} at a time",
-        "",
-    ]
+    lines = [f"Job servers: {servers}", *workforce(config)]
     if config.on_start:
-        lines.insert(2, f"On start: {config.on_start}")
+        lines.append(f"On start: {config.on_start}")
+    lines.append("")
     rows = [row(config, one, config.capabilities[one.name]) for one in served]
     return lines + aligned([HEADER, *rows], [False] * len(HEADER)) + upcoming(config)
+
+
+def workforce(config: Config) -> list[str]:
+    """The worker processes that the daemon would start, and how many jobs they run at a time: a line for each group of
+    them, where there are several, and one for all together."""
+    lines, total_processes, total_jobs, total_threads = [], 0, 0, 0
+    groups = process_groups(config)
+    for group in groups:
+        greenlets, threads = per_server(group.config)
+        jobs = group.processes * greenlets * len(config.job_servers)
+        total_processes += group.processes
+        total_jobs += jobs
+        total_threads += group.processes * threads * len(config.job_servers)
+        has = f"{count(group.processes, 'worker process')} with {count(greenlets, 'greenlet')} per job server"
+        lines.append(f"{group.name or 'In common'}: {has}: {count(jobs, 'job')} at a time")
+    if len(groups) == 1:
+        lines = [f"Together: {lines[0].partition(': ')[2]}"]
+    else:
+        lines.append(f"Together: {count(total_processes, 'worker process')}: {count(total_jobs, 'job')} at a time")
+    if total_threads:
+        lines[-1] += f", {total_threads:,} of them in native threads"
+    return lines
+
+
+def per_server(config: Config) -> tuple[int, int]:
+    """The greenlets that a worker process of this config has for each job server, and how many of them may be in a
+    native thread at once: those that serve a capability with `thread`."""
+    own = [one for one in config.capabilities.values() if one.greenlets_per_server is not None]
+    sharing = [one for one in config.capabilities.values() if one.greenlets_per_server is None]
+    greenlets = sum(one.greenlets_per_server or 0 for one in own)
+    threads = sum(one.greenlets_per_server or 0 for one in own if one.thread)
+    if sharing:
+        greenlets += config.greenlets_per_server
+        threads += config.greenlets_per_server if any(one.thread for one in sharing) else 0
+    return greenlets, threads
 
 
 def row(config: Config, served: Served, capability: Capability) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def ps(socket_path: str, all_jobs: bool, as_json: bool, check: bool) -> None:
       geard ps
       geard ps --json | jq '.generations[].processes[].jobs[]'
 
-    Exits 69 if no daemon answers; with --check also if it is not fit for work, see `geard health`.
+    Exits 69 if no daemon answers; with --check also if it is not fit for work (see the command health).
     """
     overview = ask(socket_path, answers.PS).overview
     if overview is None:

@@ -23,6 +23,8 @@ def reap(path: str) -> None:
 
     This is for systemd, which runs it as ExecStopPost of the unit, and refuses to run elsewhere.
 
+    Example: geard reap -c /etc/geard/geard.yaml
+
     Exit codes: 0 nothing is left, 2 it was not systemd that started it.
     """
     by_choice = leftovers.ended_by_choice(os.environ)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -19,13 +20,15 @@ from geard import config
 from geard.cli import exit_code
 from geard.cli.options import parsed
 from geard.cli.output import say
+from geard.cli.times import some_time
 from geard.config import JobServer, parse_address
-from geard.errors import ConfigError, GeardError
+from geard.errors import ConfigError, ConnectionLost, GeardError
 
 T = TypeVar("T")
 
 LOCAL: Final = (JobServer("localhost"),)
 COMPLETION_TIMEOUT_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 0.1
 
 
 def addresses_of(text: str) -> tuple[JobServer, ...]:
@@ -34,7 +37,7 @@ def addresses_of(text: str) -> tuple[JobServer, ...]:
 
 
 def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the command `-s` and `-c`, and the argument `servers` that comes of them."""
+    """Give the command `-s`, `-c` and `--wait-server`, and the argument `servers` that comes of them."""
 
     @click.option(
         "-s",
@@ -55,9 +58,21 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="FILE",
         help="Take the job servers from this config file.",
     )
+    @click.option(
+        "--wait-server",
+        "wait_seconds",
+        callback=parsed(some_time),
+        metavar="DURATION",
+        help="Where no job server answers yet, wait for one, up to so long (5s).",
+    )
     @functools.wraps(command)
-    def with_servers(*args: Any, addresses: object, config_path: object, **kwargs: Any) -> Any:
-        return command(*args, servers=chosen(click.get_current_context()), **kwargs)
+    def with_servers(
+        *args: Any, addresses: object, config_path: object, wait_seconds: float | None, **kwargs: Any
+    ) -> Any:
+        servers = chosen(click.get_current_context())
+        if wait_seconds is not None:
+            wait_for_server(servers, wait_seconds)
+        return command(*args, servers=servers, **kwargs)
 
     return with_servers
 
@@ -74,6 +89,20 @@ def chosen(ctx: click.Context) -> tuple[JobServer, ...]:
     except ConfigError:  # there is none, and none was named
         return LOCAL
     return _job_servers_in(path)
+
+
+def wait_for_server(servers: Sequence[JobServer], seconds: float) -> None:
+    """Wait until one of them answers, at most so long: what the command itself says of them comes then."""
+    from geard.client import Client
+
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            with Client(servers, connect_timeout_seconds=left) as client:
+                client.echo(b"geard")
+            return
+        except ConnectionLost:
+            time.sleep(min(RETRY_SECONDS, max(deadline - time.monotonic(), 0)))
 
 
 def _job_servers_in(path: str) -> tuple[JobServer, ...]:

@@ -18,13 +18,13 @@ import msgspec
 from msgspec import Struct
 
 from geard.errors import ConnectionLost, GeardError
-from geard.monitor.control import ask
 from geard.monitor.jobservers import JobServerView
 from geard.stats.failures import Failure
 from geard.stats.history import History
 from geard.stats.snapshot import Snapshot
 from geard.supervisor import answers
 from geard.supervisor.answers import Answer, JobPage, Request
+from geard.supervisor.ask import ask
 from geard.supervisor.monitor_start import Start
 
 POLL_SECONDS: Final = 1.0
