@@ -2,7 +2,7 @@
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
-NEEDS  := gearman-job-server:/usr/sbin/gearmand gearman-tools:/usr/bin/gearman stunnel4:/usr/bin/stunnel4 zsh:/usr/bin/zsh fish:/usr/bin/fish
+NEEDS  := gearman-job-server:/usr/sbin/gearmand gearman-tools:/usr/bin/gearman stunnel4:/usr/bin/stunnel4 zsh:/usr/bin/zsh fish:/usr/bin/fish redis-server:/usr/bin/redis-server postgresql:/usr/bin/pg_ctlcluster
 
 .PHONY: demo test lint types bench chaos soak clean programs
 
