@@ -13,8 +13,9 @@ from typing import Final
 import click
 
 from geard import __version__, exits
-from geard.cli.output import discard_stdout
+from geard.cli.output import discard_stdout, say, say_error
 from geard.errors import ConfigError, ConnectionLost, GeardError, InvalidRequest, JobTimeout
+from geard.printable import printable
 
 COMMANDS: Final = {  # name -> the module and the attribute that hold it
     "demo": "geard.cli.demo:demo",
@@ -58,7 +59,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            click.echo(f"\ngeard: interrupted{f': {interrupt}' if interrupt.args else ''}", err=True)
+            say(f"\ngeard: interrupted{f': {printable(str(interrupt))}' if interrupt.args else ''}")
             raise click.exceptions.Exit(exits.INTERRUPTED) from None
         except BrokenPipeError:  # ours: those of connections are ConnectionLost
             discard_stdout()
@@ -87,5 +88,5 @@ def main() -> None:
     try:
         cli(prog_name="geard")
     except GeardError as error:
-        click.echo(f"geard: {error}", err=True)
+        say_error(error)
         sys.exit(exit_code(error))

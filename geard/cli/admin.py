@@ -5,6 +5,7 @@ Rule: a command is put to every job server given, and fails if one of them did n
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from geard.cli.output import write_bytes, write_json
 from geard.cli.servers import ask_all, complete_function, fail, server_options
 from geard.client.admin import Admin
 from geard.config import JobServer
+from geard.printable import printable
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -135,5 +137,11 @@ def _tell(servers: tuple[JobServer, ...], command: Callable[[Admin], Any], as_js
     else:
         for answer in answers:
             name = f"{answer.server}\t" if len(servers) > 1 else ""
-            write_bytes("".join(f"{name}{value}\n" for value in answer.value or ()).encode())
+            shown = shown_on_terminal if sys.stdout.isatty() else str
+            write_bytes("".join(f"{name}{shown(value)}\n" for value in answer.value or ()).encode())
     fail([answer.error for answer in answers if answer.error])
+
+
+def shown_on_terminal(value: Any) -> str:
+    """A line as it came, in columns, but for what would steer the terminal."""
+    return "\t".join(map(printable, str(value).split("\t")))

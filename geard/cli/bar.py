@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from geard.cli.output import console, on_terminal, say, write_bytes
 from geard.config.units import format_duration
+from geard.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -183,6 +184,7 @@ def bar_line(label: str, done: float, total: float, text: str) -> RenderableType
     """A bar between its label and its numbers; without a total, a label and numbers."""
     from rich.text import Text
 
+    label = printable(label)
     if total <= 0:
         return Text.assemble((label, "bold"), "  ", text)
     share = min(1.0, max(0.0, done / total))

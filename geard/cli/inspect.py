@@ -20,6 +20,7 @@ from geard.client import Client
 from geard.client.admin import Admin, WorkerStatus
 from geard.config import JobServer
 from geard.errors import GeardError, ServerError
+from geard.printable import printable
 
 
 @click.command(short_help="Show who works for each job server.")
@@ -127,7 +128,7 @@ def cancel(handles: tuple[str, ...], servers: tuple[JobServer, ...]) -> None:
         answers = ask_all(servers, partial(_cancel, handle))
         holders = [str(answer.server) for answer in answers if answer.value]
         if holders:
-            say(f"{handle} cancelled on {', '.join(holders)}")
+            say(f"{printable(handle)} cancelled on {', '.join(holders)}")
         else:
             down = [answer.error for answer in answers if answer.error]
             errors += down or [GeardError(f"no job server knows {handle}: it has ended, or never was")]

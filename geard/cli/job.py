@@ -18,6 +18,7 @@ from geard.cli.servers import ask_all, fail
 from geard.client import Client, Complete, Data, JobState, Priority, Status
 from geard.config import JobServer, format_duration
 from geard.errors import JobFailed, JobTimeout
+from geard.printable import printable
 
 ENCODING: Literal["bytes"] = "bytes"
 
@@ -80,7 +81,7 @@ def run_job(
                     else:
                         foot.write(event.data)
                 else:
-                    foot.say(event.text)
+                    foot.say(printable(event.text))
                     warnings.append(event.text)
         except JobFailed as error:
             if as_json:
@@ -107,7 +108,7 @@ def start_job(
     """Submit a job in the background and print its handle."""
     with Client(servers, encoding=ENCODING) as client:
         handle = client.submit_background(function, workload, priority=priority, unique=unique, at=at)
-    write_bytes(json_line({"handle": handle}) if as_json else handle.encode() + b"\n")
+    write_bytes(json_line({"handle": handle}) if as_json else printable(handle).encode() + b"\n")
 
 
 def wait_for_job(servers: tuple[JobServer, ...], handle: str, *, timeout_seconds: float | None, as_json: bool) -> None:
@@ -127,7 +128,7 @@ def wait_for_job(servers: tuple[JobServer, ...], handle: str, *, timeout_seconds
         holder = next((answer.server for answer in answers if answer.value), None)
         if holder is None:
             fail([answer.error for answer in answers if answer.error])
-            say(f"no job server knows {handle}: it has ended, or never was")
+            say(f"no job server knows {printable(handle)}: it has ended, or never was")
         else:
             with FootLine(progress.render), Client(holder) as client:
                 client.wait(handle, show)

@@ -125,7 +125,7 @@ def start_lines(
         return client.submit_many_background(function, lines, priority=priority, unique=unique, at=at)
 
     def shown(line: int, handle: str | GeardError) -> bytes:
-        return json_line({"line": line, "handle": str(handle)}) if as_json else f"{handle}\n".encode()
+        return json_line({"line": line, "handle": str(handle)}) if as_json else f"{printable(str(handle))}\n".encode()
 
     _go_through(servers, function, stream, None, handles, shown)
 

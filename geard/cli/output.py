@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 import msgspec
 
-from geard.errors import GeardError
+from geard.errors import GeardError, JobFailed, ServerError
+from geard.printable import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,8 +55,8 @@ def discard_stdout() -> None:
 
 
 def json_line(value: Any) -> bytes:
-    """A value as one line of JSON."""
-    return msgspec.json.encode(value) + b"\n"
+    """A value as one line of JSON, which steers no terminal."""
+    return printable_json(msgspec.json.encode(value).decode()).encode() + b"\n"
 
 
 def write_json(value: Any) -> None:
@@ -64,8 +65,15 @@ def write_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """A message for the person at the terminal: a line on stderr."""
-    click.echo(text, err=True)
+    """A message for the person at the terminal: a line on stderr, or several. Text from outside in it has gone through
+    `printable`, or its line breaks would pass for ours."""
+    click.echo(printable_lines(text), err=True)
+
+
+def say_error(error: GeardError) -> None:
+    """What went wrong, as every command says it. What a worker or a job server said is one line."""
+    theirs = isinstance(error, JobFailed | ServerError)
+    say(f"geard: {printable(str(error)) if theirs else error}")
 
 
 def json_member(name: str, data: bytes) -> dict[str, str]:
@@ -94,6 +102,6 @@ def write_lines(lines: Iterable[Line]) -> None:
         from rich.text import Text
 
         for line in lines:
-            console().print(Text(line.text, line.style), soft_wrap=True)
+            console().print(Text(printable(line.text), line.style), soft_wrap=True)
     else:
-        write_bytes("".join(f"{line.text}\n" for line in lines).encode(errors="surrogateescape"))
+        write_bytes("".join(f"{printable(line.text)}\n" for line in lines).encode())

@@ -64,7 +64,7 @@ def run(name: str, path: str | None) -> None:
         known = f"it has {', '.join(config.schedules)}" if config.schedules else "it has none"
         raise InvalidRequest(f"the config has no schedule {printable(name)}: {known}")
     with Client(config.job_servers, encoding=schedule.encoding or config.encoding) as client:
-        click.echo(client.submit_background(schedule.function, schedule.workload))
+        click.echo(printable(client.submit_background(schedule.function, schedule.workload)))
 
 
 def upcoming(config: Config) -> list[str]:

@@ -19,7 +19,7 @@ from click.core import ParameterSource
 from geard import config
 from geard.cli import exit_code
 from geard.cli.options import parsed
-from geard.cli.output import say
+from geard.cli.output import say_error
 from geard.cli.times import some_time
 from geard.config import JobServer, parse_address
 from geard.errors import ConfigError, ConnectionLost, GeardError
@@ -154,7 +154,7 @@ def ask_all(servers: Sequence[JobServer], question: Callable[[JobServer], T]) ->
 def fail(errors: Sequence[GeardError]) -> None:
     """Say what went wrong, and end the command with the exit code of the first; go on if nothing did."""
     for error in errors:
-        say(f"geard: {error}")
+        say_error(error)
     if errors:
         click.get_current_context().exit(exit_code(errors[0]))
 

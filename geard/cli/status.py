@@ -21,6 +21,7 @@ from geard.cli.times import some_time
 from geard.client.admin import Admin
 from geard.config import JobServer
 from geard.errors import ServerError
+from geard.printable import printable
 
 HEADER = ("FUNCTION", "QUEUED", "HIGH", "NORMAL", "LOW", "RUNNING", "WORKERS")
 
@@ -141,5 +142,7 @@ def watch_on_screen(interval_seconds: float, servers: Sequence[JobServer]) -> No
         for answers in every(interval_seconds, servers):
             title = Line(f"{datetime.now():%H:%M:%S}  every {interval_seconds:g} s, Ctrl-C ends", "dim")
             lines = [title, Line(""), *as_lines(answers)]
-            text = Text("\n", no_wrap=True, overflow="ellipsis").join(Text(line.text, line.style) for line in lines)
+            text = Text("\n", no_wrap=True, overflow="ellipsis").join(
+                Text(printable(line.text), line.style) for line in lines
+            )
             live.update(text, refresh=True)

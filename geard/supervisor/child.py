@@ -26,6 +26,7 @@ from geard.messages import (
     RunningJob,
     ToChild,
 )
+from geard.printable import printable
 from geard.stats import totals
 from geard.supervisor.answers import ProcessView
 from geard.supervisor.decisions import ProcessGroup, count_jobs, how_it_ended, name_jobs
@@ -125,7 +126,7 @@ class Child:
             case Jobs(jobs=jobs):
                 self.jobs, self.jobs_at = jobs, now
             case Blocked():
-                self.blocked_by = f"{message.function} {message.handle}".strip()  # its own log has the stack
+                self.blocked_by = printable(f"{message.function} {message.handle}".strip())  # its own log has the stack
             case Drained():
                 self.drained = message
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from geard.config.model import Capability, Config
 from geard.messages import Heartbeat, RunningJob
+from geard.printable import printable
 
 FIRST_DELAY_SECONDS: Final = 0.5
 LONGEST_DELAY_SECONDS: Final = 10.0
@@ -105,6 +106,6 @@ def count_jobs(count: int) -> str:
 
 def name_jobs(jobs: Sequence[RunningJob], total: int) -> str:
     """The jobs for a log line: `reverse H:host:7 (0.4 s), …`; `total` may be more than are listed."""
-    named = [f"{job.function} {job.handle} ({job.seconds:.1f} s)" for job in jobs[:NAMED_JOBS]]
+    named = [f"{printable(f'{job.function} {job.handle}')} ({job.seconds:.1f} s)" for job in jobs[:NAMED_JOBS]]
     more = max(total, len(jobs)) - len(named)
     return ", ".join([*named, f"and {more} more"] if more > 0 and named else named)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from geard.printable import printable
+
 READY: Final = "READY=1"
 STOPPING: Final = "STOPPING=1"
 WATCHDOG: Final = "WATCHDOG=1"
@@ -47,7 +49,7 @@ def extend_timeout(seconds: float) -> str:
 
 def status(text: str) -> str:
     """The line that `systemctl status` shows."""
-    return f"STATUS={' '.join(text.split())}"
+    return f"STATUS={printable(' '.join(text.split()))}"
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
