@@ -9,6 +9,7 @@ changed. Rules:
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -18,9 +19,12 @@ import msgspec
 from geard.monitor.state import State
 
 MAX_STREAMS: Final = 200
-RETRY_MILLISECONDS: Final = 2000
+RETRY_MILLISECONDS: Final = 1000
 SAME: Final = b"event: same\ndata: 1\n\n"
 WAIT_SECONDS: Final = 5.0
+
+
+log = logging.getLogger("geard.monitor")
 
 
 class TooManyStreams(Exception):
@@ -65,6 +69,13 @@ class Live:
             if self._frames_version != self._state.version:
                 self._frames, self._frames_version = {}, self._state.version
             if view not in self._frames:
-                data = msgspec.json.encode({"html": self._render(view)})
-                self._frames[view] = b"event: page\ndata: " + data + b"\n\n"
+                self._frames[view] = self._make_frame(view)
             return self._frames[view]
+
+    def _make_frame(self, view: str) -> bytes:
+        try:
+            data = msgspec.json.encode({"html": self._render(view)})
+        except Exception:
+            log.exception("a bug in geard: a page cannot be rendered")
+            return SAME
+        return b"event: page\ndata: " + data + b"\n\n"

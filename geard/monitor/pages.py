@@ -5,6 +5,7 @@ Rule: text from jobs goes into templates as it is; they escape it, after the fil
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
@@ -25,6 +26,9 @@ ROWS: Final = 50
 """Rows of a table on one page of it."""
 CHART_POINTS: Final = {"15m": (900, False), "1h": (3600, False), "1d": (1440, True)}
 NO_QUEUE: Final = Queue(0, 0, 0, 0, 0)
+
+_VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\b[0-9a-f]{8,}\b|\d+")
+"""What differs between texts of the same error: quoted values, ids, numbers."""
 
 Query = Mapping[str, str]
 T = TypeVar("T")
@@ -157,8 +161,8 @@ def failures(state: State, query: Query) -> dict[str, Any]:
     wanted = query.get("function", "")
     groups: dict[tuple[str, str, str], FailureGroup] = {}
     for failure in _failures(state, Request("", function=wanted, limit=KEPT_FAILURES)):
-        key = (failure.function, failure.type, _first_line(failure.text))
-        group = groups.setdefault(key, FailureGroup(*key, [], 0))
+        key = (failure.function, failure.type, _VARYING.sub("*", _first_line(failure.text)))
+        group = groups.setdefault(key, FailureGroup(failure.function, failure.type, failure.text, [], 0))
         group.failures.append(failure)
     counts = _failure_counts(state)
     for group in groups.values():
@@ -179,7 +183,7 @@ def servers(state: State, query: Query) -> dict[str, Any]:
         if watch.name == name:
             watch.look()
             chosen = watch.view()
-    return {"servers": state.job_servers(), "chosen": chosen, "name": name, "page": _page(query)}
+    return {"servers": state.job_servers(), "chosen": chosen, "name": name, "at": _page(query)}
 
 
 PAGES: Final[dict[str, Builder]] = {
@@ -209,10 +213,10 @@ def history(state: State, function: str, span: str, after: int, now: float) -> d
         found += [history] if history else []
     together = added(found)
     rings = state.waiting.minutes if minutes else state.waiting.seconds
-    return _columns(together, rings.history(function, points), step, after)
+    return _columns(together, rings.history(function, points), step, after, state.started_at)
 
 
-def _columns(history: History | None, waiting: History | None, step: int, after: int) -> dict[str, Any]:
+def _columns(history: History | None, waiting: History | None, step: int, after: int, since: float) -> dict[str, Any]:
     if history is None:
         return {"step": step, "time": []}
     length, end = len(history.done), history.end
@@ -221,13 +225,14 @@ def _columns(history: History | None, waiting: History | None, step: int, after:
     first = max(first, length - max((end - after) // step, 0)) if after else first
     times = [end - step * (length - 1 - i) for i in range(first, length)]
     known = dict(zip(_times(waiting), waiting.running, strict=True)) if waiting else {}
+    known = {time: count for time, count in known.items() if time >= since}
     return {
         "step": step,
         "time": times,
         "done": [count / step for count in history.done[first:]],
         "failed": [count / step for count in history.failed[first:]],
         "running": history.running[first:],
-        "waiting": [known.get(time, 0) for time in times],
+        "waiting": [known.get(time) for time in times],
         "p50": history.p50_seconds[first:],
         "p95": history.p95_seconds[first:],
     }

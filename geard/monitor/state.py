@@ -49,6 +49,7 @@ class State:
         self._sparks_ended: dict[str, int] = {}
         self._trends: dict[str, deque[int]] = {}
         self._second = 0
+        self.started_at = clock()  # before that nobody noted what waits
         self._is_seeded = False
         self._recalled: dict[str, tuple[int, Any]] = {}
 

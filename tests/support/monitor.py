@@ -66,16 +66,22 @@ class MonitorProcess:
         except (OSError, http.client.HTTPException):
             return False
 
-    def __enter__(self) -> MonitorProcess:
+    def start(self) -> None:
         with (self.directory / "log").open("ab") as log:
             command = [sys.executable, "-m", "geard", "monitor", "-c", str(self.config)]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         eventually(self._is_up, what=f"the monitor on {self.url}")
+
+    def stop(self) -> None:
+        assert self.process
+        stop_process(self.process)
+
+    def __enter__(self) -> MonitorProcess:
+        self.start()
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        assert self.process
-        stop_process(self.process)
+        self.stop()
         if error:
             print(self.log)
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -59,11 +59,12 @@
   }
 
   // --- live ---
-  let heardAt = Date.now(), stream = null, leaving = false;
+  let heardAt = Date.now(), failedAt = 0, stream = null, leaving = false;
   const live = $("#live"), lost = $("#lost");
   const clock = (ms) => new Date(ms).toLocaleTimeString();
   function heard() {
     heardAt = Date.now();
+    failedAt = 0;
     lost.hidden = true;
     document.body.classList.remove("lost");
     drawNewest();
@@ -72,22 +73,22 @@
     if (stream) stream.close();
     stream = new EventSource(`${base}/events?view=${encodeURIComponent(location.pathname + location.search)}`);
     stream.addEventListener("page", (event) => {
-      const { html, title } = JSON.parse(event.data);
+      const { html } = JSON.parse(event.data);
       if (html) {
         const template = document.createElement("template");
         template.innerHTML = html;
         morph(live, template.content.firstElementChild);
         dress();
       }
-      if (title) document.title = title;
       heard();
     });
     stream.addEventListener("same", heard);
+    stream.addEventListener("error", () => { failedAt = failedAt || Date.now(); });
   }
   if (document.body.dataset.page in { overview: 1, functions: 1, function: 1, running: 1, failures: 1, processes: 1, servers: 1 }) {
     connect();
     setInterval(() => {
-      if (Date.now() - heardAt < 4000 || leaving || document.hidden) return;
+      if ((Date.now() - heardAt < 4000 && !failedAt) || leaving || document.hidden) return;
       if (lost.hidden) {
         $("#lost-since").textContent = clock(heardAt);
         lost.hidden = false;
@@ -142,7 +143,7 @@
       width: figure.clientWidth - 20, height: 170, cursor: { sync: { key: "geard" }, points: { size: 6 } },
       scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, kind.format === duration ? 0.001 : 1)] } },
       axes: [{ ...axis, space: 70, size: 30, values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false })) }, { ...axis, size: 58, values: (_, ticks) => ticks.map(kind.format) }],
-      series: [{}, ...kind.series.map(([, label, name, fill]) => ({ label, stroke: colour(name), width: 1.5, fill: fill ? `${colour(name)}22` : undefined, points: { show: false }, value: (_, value) => kind.format(value) }))],
+      series: [{}, ...kind.series.map(([, label, name, fill]) => ({ label, stroke: colour(name), width: 1.5, fill: fill ? `${colour(name)}22` : undefined, points: { show: false }, value: (chart, value, index) => kind.format(value ?? chart.data[index].at(-1)) }))],
     }, columns(figure.dataset.chart), figure);
     charts.set(figure, chart);
   }
@@ -187,7 +188,10 @@
   let resizing = 0;
   addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(redraw, 150); });
 
+  const title = document.title;
   function dress() {
+    const bad = Number($("header").dataset.bad);
+    document.title = bad ? `(${bad}) ${title}` : title;
     const theme = $("#theme");
     theme.hidden = false;
     theme.onclick = () => {
@@ -197,5 +201,7 @@
     };
   }
   dress();
+  const nav = $("header nav"), current = $("[aria-current]", nav);
+  if (current) nav.scrollLeft = current.offsetLeft - (nav.clientWidth - current.clientWidth) / 2;
   drawNewest();
 })();
