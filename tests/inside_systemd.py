@@ -55,10 +55,18 @@ def spin(workload):
     while True:
         pass
 
+def boom(workload):
+    print("about to fail:", workload)
+    raise ValueError("no such image" + "!" * 300_000)
+
+def die(workload):
+    print("last words of", workload)
+    os.kill(os.getpid(), 9)
+
 def program(workload):
     return subprocess.run(["echo", workload], capture_output=True, text=True).stdout
 """
-FUNCTIONS = {name: f"caps.{name}" for name in ("whoami", "sleep", "hold", "spin", "touch", "program")}
+FUNCTIONS = {name: f"caps.{name}" for name in ("whoami", "sleep", "hold", "spin", "touch", "program", "boom", "die")}
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -186,6 +194,24 @@ def test_a_bad_reload_fails_says_why_and_changes_nothing(server: JobServerProces
     assert "'caps' has no 'broken'" in journal("-p", "err"), "with its priority"
     assert "connected to" not in journal("-p", "err")
     assert call(server, "program", "on") == "on\n"
+
+
+def test_the_journal_knows_the_job_of_each_line(server: JobServerProcess) -> None:
+    with Peer.connect(server.address) as client:
+        client.send(Command.SUBMIT_JOB, b"boom", b"u-1", b"it")
+        handle = client.expect(Command.JOB_CREATED).fields[0].decode()
+        client.skip_to(Command.WORK_FAIL)
+    fields = ("GEARD_FUNCTION=boom", f"GEARD_HANDLE={handle}", "GEARD_UNIQUE=u-1", f"GEARD_SERVER={server.address}")
+    eventually(lambda: "job failed: ValueError: no such image" in journal("-p", "err", *fields))
+    assert "stdout: about to fail: it" in journal(*fields)
+    assert "characters left out" in journal("-a", *fields), "a record too long for a datagram"
+    assert "connected to" not in journal(*fields)
+
+
+def test_what_was_printed_right_before_a_sigkill_is_in_the_journal(server: JobServerProcess) -> None:
+    with Peer.connect(server.address) as client:
+        client.send(Command.SUBMIT_JOB, b"die", b"", b"it")
+        eventually(lambda: "stdout: last words of it" in journal("GEARD_FUNCTION=die"))
 
 
 def test_a_killed_supervisor_is_started_again_once_its_jobs_have_ended(server: JobServerProcess) -> None:
