@@ -160,3 +160,7 @@ class InvalidResult(GeardError, ValueError):
 
 class JobTimeout(GeardError, TimeoutError):
     """The caller waited long enough, or a capability ran over its `timeout`. The job itself may still be running."""
+
+
+class ProcessKilled(GeardError):
+    """The job's function ended the process that it ran in: os._exit, a crash of C code, the kernel's OOM killer."""

@@ -27,13 +27,35 @@ HEARTBEAT_JOBS: Final = 50
 STACKS_SIGNAL: Final = signal.SIGUSR2
 
 
+class Suspect(Struct, frozen=True):
+    """A job that was in flight in a process that died, and so is run in a process with nothing else from now on.
+
+    `handle` is latin-1, which loses no byte. `deaths` counts the first and those with nothing else in the process; 0:
+    it is under no suspicion any more."""
+
+    server: str
+    handle: str
+    deaths: int
+
+
+class Suspects(Struct, frozen=True, tag=True):
+    """News of suspects, from a child to the supervisor and from there to all children."""
+
+    suspects: tuple[Suspect, ...]
+
+
 class Start(Struct, frozen=True, tag=True):
-    """To a new child: what it is and what it runs. `capabilities` of the config are those of this process only."""
+    """To a new child: what it is and what it runs. `capabilities` of the config are those of this process only.
+
+    `presence` is the inherited descriptor of the shared memory of geard/presence.py, with the child's `seat` in it."""
 
     config: Config
     number: int
     generation: int
     verbose: bool = False
+    presence: int | None = None
+    seat: int | None = None
+    suspects: tuple[Suspect, ...] = ()
 
 
 class Drain(Struct, frozen=True, tag=True):
@@ -137,8 +159,18 @@ class Drained(Struct, frozen=True, tag=True):
     abandoned: tuple[RunningJob, ...] = ()
 
 
-ToChild = Start | Drain | DumpStacks | ReopenLog | ListJobs | ShowStack
-FromChild = Ready | CannotStart | Heartbeat | Jobs | Stack | Blocked | Drained
+def how_it_ended(status: int) -> str:
+    """A process's end in words; `status` is its exit code, or minus the signal that killed it."""
+    if status >= 0:
+        return f"exited with code {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
+
+
+ToChild = Start | Drain | DumpStacks | ReopenLog | ListJobs | ShowStack | Suspects
+FromChild = Ready | CannotStart | Heartbeat | Jobs | Stack | Blocked | Drained | Suspects
 
 _encoder = msgspec.json.Encoder()
 _to_child: msgspec.json.Decoder[ToChild] = msgspec.json.Decoder(ToChild)

@@ -124,6 +124,7 @@ class Config(Struct, frozen=True, kw_only=True):
     max_memory_bytes: int | None = None  # ... when its resident memory is over this
     max_age_seconds: float | None = None  # ... when it is older than this
     block_warning_seconds: float = 1.0  # a capability that does not yield for so long is named in the log
+    poison_deaths: int = 3  # a job whose process has died so often fails
     hang_timeout_seconds: float = 60.0  # a worker process silent for so long is killed and replaced
     control_socket: str | None = None  # None: see default_control_socket
     monitor: Monitor | None = None  # None: there is none

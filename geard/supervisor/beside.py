@@ -17,7 +17,8 @@ from typing import Final
 
 import gevent
 
-from geard.supervisor.decisions import crashes_in_a_row, how_it_ended, restart_delay_seconds
+from geard.messages import how_it_ended
+from geard.supervisor.decisions import crashes_in_a_row, restart_delay_seconds
 from geard.supervisor.process import LinkedProcess
 
 STOP_SECONDS: Final = 2.0

@@ -25,11 +25,13 @@ from geard.messages import (
     Ready,
     RunningJob,
     ToChild,
+    how_it_ended,
 )
+from geard.presence import JobKey, Seat
 from geard.printable import printable
 from geard.stats import totals
 from geard.supervisor.answers import ProcessView
-from geard.supervisor.decisions import ProcessGroup, count_jobs, how_it_ended, name_jobs
+from geard.supervisor.decisions import ProcessGroup, count_jobs, name_jobs
 
 KILL_GRACE_SECONDS: Final = 2.0
 """What a process gets beyond the deadline of its drain: to close its connections and say what it abandoned."""
@@ -90,6 +92,8 @@ class Child:
         self.kill_at: float | None = start_by
         self.kill_reason = "it did not become ready in time"
         self.killed = False
+        self.excused = False  # its end is no sign that one of its jobs killed it
+        self.seat: Seat | None = None  # in the memory where it notes its jobs
         self._stacks_asked = False
 
     def __repr__(self) -> str:
@@ -151,10 +155,18 @@ class Child:
         """SIGKILL, now. Idempotent."""
         if self.killed:
             return
+        if not self._stacks_asked:  # else one of its jobs is behind it
+            self.excuse()
         log.log(logging.INFO if self.phase is Phase.STARTING else logging.WARNING, "killing %s: %s", self, reason)
         self.kill_at, self.killed = None, True
         if self.process:
             self.process.kill()
+
+    def excuse(self) -> None:
+        """Its end will be no sign that one of its jobs killed it."""
+        self.excused = True
+        if self.seat:
+            self.seat.excuse()
 
     def tick(self, now: float, hang_timeout_seconds: float) -> None:
         """See whether it is stuck, and kill it when that is due."""
@@ -185,8 +197,18 @@ class Child:
         if abandoned:
             count, text = count_jobs(self.abandoned_count), name_jobs(abandoned, self.abandoned_count)
             log.warning("%s left %s to other workers%s: %s", self, count, "" if self.drained else f", {known}", text)
-        elif not self.drained and was in (Phase.READY, Phase.DRAINING):
+        elif not self.drained and not self.seat and was in (Phase.READY, Phase.DRAINING):
             log.warning("%s had no job, %s; what it took since goes to other workers", self, known)
+
+    @property
+    def died_by_itself(self) -> bool:
+        """Whether its end, which has come, may be the work of one of its jobs."""
+        return not self.excused and not self.drained
+
+    @property
+    def suspects(self) -> set[JobKey]:
+        """The jobs that may have killed it."""
+        return self.seat.jobs() if self.seat else {(job.server, job.handle.encode()) for job in self.jobs}
 
     @property
     def abandoned(self) -> tuple[RunningJob, ...]:

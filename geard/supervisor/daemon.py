@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
@@ -21,6 +22,7 @@ from geard.config.load import Source, examine_config
 from geard.config.model import Config, default_control_socket
 from geard.errors import ConfigError, InvalidRequest, Problem
 from geard.messages import FromChild, Start
+from geard.presence import Presence, Seats
 from geard.scheduler import states
 from geard.scheduler.states import Plan
 from geard.supervisor.answers import Identity
@@ -79,6 +81,7 @@ class Daemon:
             on_line=lambda line: self._events.put(Scheduled(states.load_states(line))),
         )
         self._monitor = MonitorKeeper(verbose=verbose)
+        self._seats = _seats()
         self._supervisor = Supervisor(
             source,
             spawn=self._spawn,
@@ -130,9 +133,27 @@ class Daemon:
 
         def ended(status: int) -> None:
             self._events.put(Exited(child, status))
+            self._free_seat(child)
 
-        start = Start(child.group.config, child.number, child.generation, self._verbose)
-        child.process = WorkerProcess(start, heard, ended)
+        child.seat = self._seats.take(time.monotonic()) if self._seats else None
+        start = Start(
+            child.group.config,
+            child.number,
+            child.generation,
+            self._verbose,
+            presence=self._seats.presence.descriptor if self._seats and child.seat else None,
+            seat=child.seat.number if child.seat else None,
+            suspects=tuple(self._supervisor.suspects),
+        )
+        try:
+            child.process = WorkerProcess(start, heard, ended)
+        except OSError:
+            self._free_seat(child)
+            raise
+
+    def _free_seat(self, child: Child) -> None:
+        if child.seat and self._seats:
+            self._seats.free(child.seat, time.monotonic())
 
     def _load(self) -> None:
         self._loading = gevent.spawn(self._load_beside_the_loop)
@@ -166,6 +187,14 @@ class Daemon:
         self._monitor.configure(config)
         if self._watcher:
             self._watcher.configured(config)
+
+
+def _seats() -> Seats | None:
+    try:
+        return Seats(Presence())
+    except (AttributeError, OSError) as error:
+        log.warning("which jobs a worker process had when it dies is known from its heartbeats only: %s", error)
+        return None
 
 
 def _read(read: Callable[[str], Source], file: str) -> Source | ConfigError:

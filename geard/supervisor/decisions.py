@@ -8,7 +8,6 @@ Rules:
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from typing import Final
 
@@ -87,16 +86,6 @@ def recycle_reason(config: Config, heartbeat: Heartbeat | None, age_seconds: flo
     if too_big and age_seconds >= LEAST_AGE_SECONDS:
         return f"it uses {heartbeat.memory_bytes / 2**20:.0f} MiB (max_memory)"
     return ""
-
-
-def how_it_ended(status: int) -> str:
-    """A process's end in words; `status` is its exit code, or minus the signal that killed it."""
-    if status >= 0:
-        return f"exited with code {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was killed by signal {-status}"
 
 
 def count_jobs(count: int) -> str:

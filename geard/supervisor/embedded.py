@@ -30,7 +30,8 @@ from geard.errors import ConfigError, GeardError, Problem
 from geard.jobserver.embedded import CannotServe, EmbeddedJobServer
 from geard.jobserver.listeners import CannotListen
 from geard.jobserver.options import Options
-from geard.supervisor.decisions import crashes_in_a_row, how_it_ended, restart_delay_seconds
+from geard.messages import how_it_ended
+from geard.supervisor.decisions import crashes_in_a_row, restart_delay_seconds
 
 ELSEWHERE: Final = JobServer("127.0.0.1", DEFAULT_PORT)
 """Where to listen when the first job server of the config is another machine's."""

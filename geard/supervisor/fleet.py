@@ -107,6 +107,11 @@ class Fleet:
         """Send to each process that listens, and say which these are."""
         return [child for generation in self.generations for child in generation.broadcast(message)]
 
+    def tell_all(self, message: ToChild) -> None:
+        """Send to each process, also to those that do not listen yet."""
+        for child in self.children:
+            child.send(message)
+
     def find(self, pid: int) -> Child | None:
         """The worker process with this pid, if there is one."""
         return next((child for child in self.children if child.process and child.process.pid == pid), None)

@@ -19,13 +19,12 @@ from typing import Final
 from geard.config.load import Source, by_place
 from geard.config.model import Config
 from geard.errors import Problem
-from geard.messages import CannotStart, FromChild, Ready, ToChild
+from geard.messages import CannotStart, FromChild, Ready, ToChild, how_it_ended
 from geard.supervisor.answers import GenerationView
 from geard.supervisor.child import Child, Phase
 from geard.supervisor.decisions import (
     ProcessGroup,
     crashes_in_a_row,
-    how_it_ended,
     process_groups,
     recycle_reason,
     restart_delay_seconds,

@@ -54,8 +54,11 @@ class LinkedProcess:
         command: Callable[[int], Sequence[str]],
         on_line: Callable[[bytes], None],
         on_exit: Callable[[int], None],
+        *,
+        inherited: Sequence[int] = (),
     ) -> None:
-        """Start one. Raises OSError when there are no more processes or descriptors to be had."""
+        """Start one, which has the `inherited` descriptors by the same numbers. Raises OSError when there are no more
+        processes or descriptors to be had."""
         self._on_line = on_line
         self._on_exit = on_exit
         ours, theirs = socket.socketpair()
@@ -64,7 +67,7 @@ class LinkedProcess:
                 self._popen = Popen(
                     command(theirs.fileno()),
                     stdin=DEVNULL,
-                    pass_fds=(theirs.fileno(),),
+                    pass_fds=(theirs.fileno(), *inherited),
                     start_new_session=True,
                     env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
                 )
@@ -150,7 +153,8 @@ class WorkerProcess(LinkedProcess):
         command: Callable[[int], Sequence[str]] = worker_command,
     ) -> None:
         """Start one. Raises OSError when there are no more processes or descriptors to be had."""
-        super().__init__(command, lambda line: on_message(messages.load_from_child(line)), on_exit)
+        inherited = () if start.presence is None else (start.presence,)
+        super().__init__(command, lambda line: on_message(messages.load_from_child(line)), on_exit, inherited=inherited)
         self.send(start)
 
     def send(self, message: ToChild) -> None:

@@ -23,7 +23,7 @@ from geard import exits, logs
 from geard.config.load import Source
 from geard.config.model import Config
 from geard.errors import ConfigError, Problem
-from geard.messages import DumpStacks, Heartbeat, Jobs, ListJobs, ReopenLog, Stack
+from geard.messages import DumpStacks, Heartbeat, Jobs, ListJobs, ReopenLog, Stack, Suspect, Suspects
 from geard.scheduler.states import ScheduleState
 from geard.stats.totals import Totals
 from geard.supervisor import answers, summary
@@ -36,6 +36,7 @@ from geard.supervisor.generation import Generation
 from geard.supervisor.questions import Questions
 from geard.supervisor.report import Notify, Report
 from geard.supervisor.stats import About
+from geard.supervisor.suspects import SuspectList
 from geard.supervisor.waiting import Listings, Reloads, Reply, answer_all
 
 PAUSE_SECONDS: Final = 1.0
@@ -68,6 +69,8 @@ class Supervisor:
         self._clock = clock
         self._report = Report(notify, set_title)
         self._fleet = Fleet(spawn)
+        self.suspects = SuspectList()
+        """The jobs that a new worker process must set apart."""
         self._reloads = Reloads()
         self._listings = Listings()
         self._wall_clock = wall_clock
@@ -101,6 +104,8 @@ class Supervisor:
                 self._fleet.received(child, message, self._clock())
                 if isinstance(message, Heartbeat) and message.counted:
                     self._totals.add(child, message.counted)
+                elif isinstance(message, Suspects):
+                    self.suspects.learn(message.suspects, self._clock())
                 elif isinstance(message, Jobs):
                     self._listings.heard(child)
                 elif isinstance(message, Stack):
@@ -138,6 +143,7 @@ class Supervisor:
             answer()
         self._questions.tick(now)
         self._totals.tick(self._wall_clock())
+        self._tell_suspects(self.suspects.forget_old(now))
         if self._state == "stopping" and not self._fleet.children:
             self._end()
         self._report.alive(self._fleet.children, self._source.config.hang_timeout_seconds, now)
@@ -148,10 +154,23 @@ class Supervisor:
     def _exited(self, child: Child, status: int) -> None:
         self._totals.gone(child, child.end_reason(status), self._wall_clock())
         self._fleet.exited(child, status, self._clock())
+        if child.died_by_itself:
+            suspects = self.suspects.died_with(child.suspects, self._clock())
+            self._tell_suspects(suspects)
+            if suspects:
+                log.warning(
+                    "what was in flight in %s runs with nothing else in its process from now on: %s at most",
+                    child,
+                    count_jobs(len(suspects)),
+                )
         self._listings.heard(child)
         if self._state == "stopping":
             self._finished_jobs += child.drained.finished if child.drained else 0
             self._abandoned_jobs += child.abandoned_count
+
+    def _tell_suspects(self, suspects: tuple[Suspect, ...]) -> None:
+        if suspects:
+            self._fleet.tell_all(Suspects(suspects))
 
     # --- start and reload -----------------------------------------------------------------------------------------
 

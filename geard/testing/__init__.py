@@ -13,6 +13,11 @@ and needs neither a job server nor a config:
     def test_thumbnail_refuses_a_width_of_nothing():
         assert call("shop.images.thumbnail", {"width": 0}, encoding="json").exception == "ValueError: no width"
 
+As a worker process would run it, patched and in a process of its own, so that a fork or a crash shows in the test:
+
+    def test_a_report_is_made_by_a_pool_of_processes():
+        assert call("shop.reports.monthly", "2026-11", isolated=True).result
+
 On a job server, with the fixtures that pytest finds by itself once geard is installed (geard/pytest_plugin.py):
 
     def test_an_order_is_confirmed_through_the_queue(geard_worker, geard_client):

@@ -1,4 +1,4 @@
-"""Run one capability in this process, and see what its client would see.
+"""Run one capability, in this process or in one as a worker process is, and see what its client would see.
 
 Rule: nothing here stands in for what a worker does with a job. The capability is bound, run and answered by the
 worker's own code, and its packets are read by the client's; only the connection between the two is missing.
@@ -6,6 +6,7 @@ worker's own code, and its packets are read by the client's; only the connection
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,10 +17,12 @@ from geard.client.reply import Submission
 from geard.client.requests import encoded
 from geard.client.results import Pieces, number, result_of, words
 from geard.codec import Codec, codec_for
-from geard.config import Capability
-from geard.errors import GeardError
+from geard.config import Capability, Config, JobServer
+from geard.errors import CapabilityError, ConfigError, GeardError, InvalidRequest, ProcessKilled
+from geard.messages import Start
 from geard.protocol import REQUEST, Command, Decoder, Packet
 from geard.worker.capability import bind
+from geard.worker.isolation import IsolatedProcess, assignment
 from geard.worker.job import Job
 from geard.worker.pool import THREADS
 from geard.worker.run import run
@@ -87,6 +90,7 @@ def call(
     encoding: str = "utf-8",
     timeout: float | None = None,
     unique: str = "",
+    isolated: bool = False,
 ) -> Outcome:
     """Run a capability, by itself or by its dotted path, as a job with this workload.
 
@@ -98,10 +102,17 @@ def call(
     in the caller's, so that debuggers, fixtures and database transactions see it. An `async def` runs on geard's
     loop, as in a worker, with or without one.
 
+    With `isolated` it runs as in a worker process: in a fresh one, patched, in a greenlet, so that what this does to
+    its imports, its threads and its forks shows in the test. It is imported there by its dotted path, and sees nothing
+    that the test has set up in its own process. One that ends its process (os._exit, a crash of C code) raises
+    ProcessKilled.
+
     What the capability raises is in the Outcome, its traceback in the log ("geard.worker"), which pytest shows for a
     test that fails. Raises CapabilityError for one that no worker could serve, InvalidRequest for a workload that is
     not of the encoding."""
     name = capability.rpartition(".")[2].rpartition(":")[2] if isinstance(capability, str) else _name_of(capability)
+    if isolated:
+        return _call_isolated(name, capability, workload, encoding, timeout, unique)
     bound = bind(name, Capability(capability, timeout_seconds=timeout), encoding)
     bound.prepare(THREADS)
     data = workload if isinstance(workload, bytes) else encoded(workload, codec_for(encoding, "workload"))
@@ -114,6 +125,42 @@ def call(
         threading.Thread(target=run, args=(job,), name=f"geard.testing {name}", daemon=True).start()
         wire.answered.wait()
     return Outcome(name, wire.packets(), encoding)
+
+
+def _call_isolated(
+    name: str,
+    capability: str | Callable[..., Any],
+    workload: Any,
+    encoding: str,
+    timeout: float | None,
+    unique: str,
+) -> Outcome:
+    __tracebackhide__ = True
+    spec = Capability(_path_of(capability), encoding=encoding, timeout_seconds=timeout)
+    search = tuple(directory or "." for directory in sys.path)
+    config = Config(job_servers=(JobServer(_Wire.address),), capabilities={name: spec}, python_path=search)
+    data = workload if isinstance(workload, bytes) else encoded(workload, codec_for(encoding, "workload"))
+    packets: list[Packet] = []
+    try:
+        process = IsolatedProcess(Start(config, number=0, generation=0))
+    except ConfigError as error:
+        raise CapabilityError("\n".join(problem.message for problem in error.problems)) from None
+    try:
+        ending = process.run(assignment(HANDLE, name.encode(), unique.encode(), data), packets.append)
+    finally:
+        process.close()
+    if ending:
+        raise ProcessKilled(f"the process that {name} ran in {ending}; in a worker process other jobs would be in it")
+    return Outcome(name, packets, encoding)
+
+
+def _path_of(capability: str | Callable[..., Any]) -> str:
+    if isinstance(capability, str):
+        return capability
+    module, name = getattr(capability, "__module__", None), getattr(capability, "__qualname__", None)
+    if not module or not name or "<" in name or module == "__main__":
+        raise InvalidRequest(f"{capability!r} cannot be imported in another process: put it at the top of a module")
+    return f"{module}:{name}"
 
 
 class _Wire:

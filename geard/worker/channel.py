@@ -100,6 +100,7 @@ class Channel:
         self.registered = threading.Event()  # the job server knows our abilities; cleared when the connection is lost
         self.tried = threading.Event()  # the first attempt to connect is over, for better or worse
         self.drained = threading.Event()
+        self.assigned: Callable[[deque[Job]], None] | None = None  # told of the jobs of each read, before any starts
         self._capabilities = capabilities
         self._client_id = client_id
         self._max_packet_bytes = max_packet_bytes
@@ -286,6 +287,8 @@ class Channel:
                     farewell = self._hear_other(session, packet)
         finally:
             session.heard(jobs=jobs, no_jobs=no_jobs, noop=noop)
+        if jobs and self.assigned is not None:
+            self.assigned(assigned)
         if no_jobs:
             self._window.came_short()
         elif jobs:

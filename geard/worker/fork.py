@@ -67,7 +67,7 @@ class Forks:
             self._restore_signals()
             setproctitle(self.name)
         self._leave_greenlets()
-        self._tie()
+        die_at_end_of(self._alive)
 
     def _let_go(self) -> None:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -109,15 +109,17 @@ class Forks:
             loop._scheduled.clear()
             asyncio._set_running_loop(None)
 
-    def _tie(self) -> None:
-        # A description of its own, since the kernel notes for each one whom to tell.
-        own = os.open(f"/proc/self/fd/{self._alive}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(own, fcntl.F_SETFL, fcntl.FASYNC | os.O_NONBLOCK)
-        with contextlib.suppress(BlockingIOError):
-            os.read(own, 1)  # its end: the parent died before
-            os.kill(os.getpid(), signal.SIGKILL)
+
+def die_at_end_of(pipe: int) -> None:
+    """Have the kernel kill this process when the writing end of a pipe is closed, that is when its owner dies."""
+    # A description of its own, since the kernel notes for each one whom to tell.
+    own = os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(own, fcntl.F_SETFL, fcntl.FASYNC | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        os.read(own, 1)  # its end: it died before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fork() -> int:

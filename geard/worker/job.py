@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Final
 
 from geard.errors import InvalidRequest
 from geard.printable import printable
-from geard.protocol import Command, request
+from geard.protocol import Command, Packet, request
 from geard.worker.capability import BoundCapability
 from geard.worker.session import Session
 
 log = logging.getLogger("geard.worker")
+
+ANSWERS: Final = (Command.WORK_COMPLETE, Command.WORK_FAIL, Command.WORK_EXCEPTION)
+"""The packets that end a job."""
 
 
 class Job:
@@ -131,6 +134,16 @@ class Job:
         data = text.encode(errors="replace") if isinstance(text, str) else text
         self._answer(request(Command.WORK_EXCEPTION, self.raw_handle, data))
         self.failed = True
+        self._session.wake()
+
+    def relay(self, packet: Packet) -> None:
+        """Send what another process, which runs this job, has to say. Raises InvalidRequest for a second answer."""
+        data = request(packet.command, *packet.fields)
+        if packet.command not in ANSWERS:
+            self.send(data)
+            return
+        self._answer(data)
+        self.failed = packet.command is not Command.WORK_COMPLETE
         self._session.wake()
 
     def _answer(self, packet: bytes) -> None:

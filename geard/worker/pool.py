@@ -215,6 +215,13 @@ class WorkerPool:
         now = time.monotonic()
         return [snapshot(job, now) for channel in self.channels for job in channel.jobs]
 
+    def handles(self) -> dict[str, list[bytes]]:
+        """The handles of the jobs in flight, by the address of their job server."""
+        found: dict[str, list[bytes]] = {}
+        for channel in self.channels:
+            found.setdefault(str(channel.server), []).extend(job.raw_handle for job in channel.jobs)
+        return found
+
     def _work(self, channel: Channel) -> None:
         """A greenlet's whole life."""
         while True:

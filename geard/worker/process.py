@@ -45,9 +45,13 @@ from geard.messages import (
     ShowStack,
     Stack,
     Start,
+    Suspect,
+    Suspects,
 )
+from geard.presence import Presence
 from geard.stats.failures import cut_middle
 from geard.worker import children, locks, multiprocess
+from geard.worker.apart import Apart
 from geard.worker.current import current_job
 from geard.worker.directories import enter
 from geard.worker.fork import IGNORED, Forks
@@ -72,11 +76,14 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 class WorkerProcess:
     """The pool of this process, and its conversation with the supervisor."""
 
-    def __init__(self, supervisor: socket.socket, start: Start, pool: WorkerPool) -> None:
+    def __init__(
+        self, supervisor: socket.socket, start: Start, pool: WorkerPool, presence: Presence | None = None
+    ) -> None:
         self._sender = Sender(supervisor)
         self._send = self._sender.send
         self._start = start
         self._pool = pool
+        self._apart = Apart(start, presence, in_flight=pool.handles, tell=self._tell_suspects)
         self._watchdog = Watchdog(start.config.block_warning_seconds, self._sender.send_from_thread)
         self._over = Event()
         self._draining_since = 0.0
@@ -84,6 +91,8 @@ class WorkerProcess:
 
     def run(self, lines: LineReader) -> None:
         """Take jobs until told to drain, or the supervisor is gone, and until that is through."""
+        for channel in self._pool.channels:
+            channel.assigned = self._apart.assigned
         self._pool.start()
         gevent.signal_handler(signal.SIGTERM, self._terminate)
         gevent.spawn(self._listen, lines)
@@ -92,6 +101,7 @@ class WorkerProcess:
         self._send(Ready(*self._servers()))
         gevent.spawn(self._beat)
         self._over.wait()
+        self._apart.leave()
         abandoned = self._pool.abandon()
         finished = self._pool.done + self._pool.failed - self._ended_before_drain
         self._send(self._heartbeat())
@@ -127,6 +137,12 @@ class WorkerProcess:
 
     def _drain_asked(self, message: Drain) -> None:
         self.drain(message.timeout_seconds)
+
+    def _suspects_told(self, message: Suspects) -> None:
+        self._apart.told(message.suspects)
+
+    def _tell_suspects(self, *suspects: Suspect) -> None:
+        self._send(Suspects(suspects))
 
     def _dump_stacks(self, _: DumpStacks) -> None:
         busy = busy_greenlets()
@@ -189,6 +205,7 @@ _HANDLERS: Final[dict[type, Callable[[WorkerProcess, messages.ToChild], None]]] 
     ReopenLog: WorkerProcess._reopen_log,  # type: ignore[dict-item]
     ListJobs: WorkerProcess._list_jobs,  # type: ignore[dict-item]
     ShowStack: WorkerProcess._show_stack,  # type: ignore[dict-item]
+    Suspects: WorkerProcess._suspects_told,  # type: ignore[dict-item]
 }
 
 
@@ -244,7 +261,8 @@ def _memory_bytes() -> int:
         return int(statm.read().split()[1]) * _PAGE_BYTES
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
+    """End the process."""
     # What user code registered runs; what it left running does not keep the process. multiprocessing waits at exit for
     # the processes of a pool that nobody has closed.
     for child in multiprocessing.active_children():
@@ -253,8 +271,8 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def main(descriptor: int) -> NoReturn:
-    """The whole life of a worker process."""
+def begin(descriptor: int, title: str) -> tuple[socket.socket, LineReader, Start, Forks]:
+    """What comes before user code is imported: signals, forks, and the Start from the other end of the socket pair."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     children.install()
@@ -263,28 +281,43 @@ def main(descriptor: int) -> NoReturn:
     faulthandler.register(STACKS_SIGNAL, file=logs.stderr_without_waiting(), all_threads=True)
     # A greenlet of user code that raises SystemExit ends itself, not the process.
     gevent.get_hub().SYSTEM_ERROR = ()
-    supervisor = socket.socket(fileno=descriptor)
-    lines = LineReader(supervisor)
+    parent = socket.socket(fileno=descriptor)
+    lines = LineReader(parent)
     line = lines.next_line()
     if not line:
-        _leave(exits.DONE)
+        leave(exits.DONE)
     start = messages.load_to_child(line)
     assert isinstance(start, Start), start
-    setproctitle(f"geard: worker {start.number} generation {start.generation}, starting")
-    name = f"worker {start.number}"
+    setproctitle(f"geard: {title} {start.number} generation {start.generation}, starting")
+    name = f"{title} {start.number}"
     logs.configure(start.config.logging, verbose=start.verbose, process=name, current_job=current_job)
     logs.capture_output(current_job)
-    forks = Forks(supervisor)
+    forks = Forks(parent)
     forks.install()
+    return parent, lines, start, forks
+
+
+def import_all(parent: socket.socket, start: Start, forks: Forks) -> WorkerPool:
+    """The pool with all capabilities. Where there can be none, tell the parent why and end."""
     try:
         forks.pool = pool = make_pool(start)
         end_if_forked()
     except ConfigError as error:
         end_if_forked(error)
-        supervisor.sendall(messages.dump(CannotStart(error.problems, exits.CONFIG)))
-        _leave(exits.CONFIG)
-    WorkerProcess(supervisor, start, pool).run(lines)
-    _leave(exits.DONE)
+        parent.sendall(messages.dump(CannotStart(error.problems, exits.CONFIG)))
+        leave(exits.CONFIG)
+    return pool
+
+
+def main(descriptor: int) -> NoReturn:
+    """The whole life of a worker process."""
+    supervisor, lines, start, forks = begin(descriptor, "worker")
+    presence = None if start.presence is None else Presence(start.presence)
+    if start.presence is not None:
+        os.close(start.presence)  # it is mapped; and nothing that a job starts shall have it
+    pool = import_all(supervisor, start, forks)
+    WorkerProcess(supervisor, start, pool, presence).run(lines)
+    leave(exits.DONE)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from geard.errors import JobTimeout
+from geard.errors import JobTimeout, ProcessKilled
 from geard.printable import printable
 from geard.protocol import Oversized
 from geard.worker.current import runs_jobs
@@ -40,12 +40,12 @@ def _ended_badly(job: Job, error: BaseException) -> None:
         text = f"{printable(job.function)} raised after it had answered"
         log.error("%s: %s", label(job), text, exc_info=error, extra=extra)
         return
-    text = str(error) if isinstance(error, JobTimeout) else describe(error)
+    says_it_all = isinstance(error, (JobTimeout, ProcessKilled))
+    text = str(error) if says_it_all else describe(error)
     try:
         job.exception(text)
     finally:  # a log handler of user code may do anything: the job has been answered
-        # A time limit says all there is to say; for anything else the traceback shows where.
-        shown = None if isinstance(error, JobTimeout) else error
+        shown = None if says_it_all else error  # for anything else the traceback shows where
         log.error("%s: job failed: %s", label(job), printable(text), exc_info=shown, extra=extra)
 
 

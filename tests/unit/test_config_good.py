@@ -65,6 +65,7 @@ max_memory: 1.5G
 max_age: 1d
 block_warning: 250ms
 hang_timeout: 5
+poison_deaths: 5
 control_socket: run/geard.sock
 schedules:
   nightly: {function: report, workload: daily, cron: "30 2 * * mon-fri", timezone: Europe/Vienna, catch_up: last}
@@ -100,6 +101,7 @@ state_directory: run/state
         max_age_seconds=86400.0,
         block_warning_seconds=0.25,
         hang_timeout_seconds=5.0,
+        poison_deaths=5,
         control_socket=str(here / "run/geard.sock"),
         schedules={
             "nightly": Schedule(

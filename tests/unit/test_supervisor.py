@@ -11,9 +11,10 @@ import pytest
 
 from geard import exits
 from geard.config.model import Capability
-from geard.messages import STACKS_SIGNAL, Blocked, DumpStacks, Heartbeat, Jobs, ReopenLog, Stack
+from geard.messages import STACKS_SIGNAL, Blocked, DumpStacks, Heartbeat, Jobs, ReopenLog, Stack, Suspect, Suspects
 from geard.stats.diff import Diff, FunctionDiff
 from geard.stats.failures import Failure
+from geard.supervisor.suspects import KEPT_SECONDS, MOST_SUSPECTS, SuspectList
 from tests.support.fake_fleet import SERVER, World, job
 
 History = tuple[str, Callable[[World], None], str]
@@ -709,3 +710,46 @@ def test_one_process_is_replaced_without_a_gap() -> None:
     assert world.picture == "1:draining 2:ready 3:ready"
     world.asks("replace", pid=12345)
     assert world.answers[-1].exit_code == exits.FAILED
+
+
+def suspects_told(world: World, number: int) -> list[tuple[str, int]]:
+    told = [message for message in world.process(number).told if isinstance(message, Suspects)]
+    return [(suspect.handle, suspect.deaths) for message in told for suspect in message.suspects]
+
+
+def test_the_jobs_of_a_process_that_dies_are_suspects_to_all_others_until_they_end_well() -> None:
+    world = World()
+    up(world)
+    world.beats(1, running=2, jobs=[job(7), job(8)])
+    world.dies(1, -signal.SIGKILL)
+    assert sorted(suspects_told(world, 2)) == [("H:host:7", 1), ("H:host:8", 1)]
+    assert {suspect.handle for suspect in world.supervisor.suspects} == {"H:host:7", "H:host:8"}
+    world.says(2, Suspects((Suspect(SERVER, "H:host:7", 0), Suspect(SERVER, "H:host:8", 2))))
+    assert [(suspect.handle, suspect.deaths) for suspect in world.supervisor.suspects] == [("H:host:8", 2)]
+    world.ready(3)
+    world.beats(3, running=1, jobs=[job(8)])
+    world.dies(3, 0)  # os._exit(0): nobody asked for it either
+    assert [(suspect.handle, suspect.deaths) for suspect in world.supervisor.suspects] == [("H:host:8", 2)]
+
+
+def test_a_death_that_was_asked_for_makes_no_suspects_but_that_of_a_stuck_process_does() -> None:
+    world = World(shutdown_timeout_seconds=1.0, drain_timeout_seconds=1.0, hang_timeout_seconds=5.0)
+    reload_begins(world)
+    world.beats(1, running=1, jobs=[job(1)])
+    world.ready(3, 4)
+    world.drains(2)
+    world.passes(5.0)  # the first is killed at the end of its drain
+    assert not world.supervisor.suspects
+    world.beats(3, running=1, jobs=[job(2)])
+    world.passes(8.0, beating=False)
+    assert [suspect.handle for suspect in world.supervisor.suspects] == ["H:host:2"]
+
+
+def test_suspects_are_bounded_in_number_and_age() -> None:
+    known = SuspectList()
+    known.died_with([(SERVER, b"H:%d" % number) for number in range(MOST_SUSPECTS + 5)], 0.0)
+    assert len(known) == MOST_SUSPECTS
+    assert next(iter(known)).handle == "H:5"
+    known.learn([Suspect(SERVER, "\xff", 1)], 10.0)
+    assert {suspect.deaths for suspect in known.forget_old(KEPT_SECONDS)} == {0}
+    assert [suspect.handle for suspect in known] == ["\xff"]

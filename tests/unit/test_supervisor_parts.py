@@ -19,7 +19,7 @@ from watchfiles import Change
 from geard.cli.control import draw
 from geard.config.model import Capability, Config
 from geard.errors import InvalidRequest
-from geard.messages import Heartbeat
+from geard.messages import Heartbeat, how_it_ended
 from geard.supervisor import decisions, sd_notify
 from geard.supervisor.answers import GenerationView, Overview, ProcessView
 from geard.supervisor.daemon import Daemon
@@ -80,7 +80,7 @@ def test_no_limit_no_recycling() -> None:
     ],
 )
 def test_an_end_in_words(status: int, words: str) -> None:
-    assert decisions.how_it_ended(status) == words
+    assert how_it_ended(status) == words
 
 
 def test_named_jobs_are_few_and_the_rest_is_counted() -> None:
