@@ -108,6 +108,12 @@ def test_a_child_has_the_signals_of_a_fresh_process(gearmand: JobServerProcess) 
         assert pool.jobs() == []
 
 
+@pytest.mark.parametrize("thread", ["", "thread "])
+def test_a_child_that_is_terminated_at_once_ends(gearmand: JobServerProcess, thread: str) -> None:
+    with process(gearmand, "terminates"), Caller(gearmand.address) as caller:
+        assert caller.run(f"{thread}terminates") == ("WORK_COMPLETE", b"-15 -15 -15 -15 -15")
+
+
 def test_a_lock_that_a_native_thread_held_wakes_who_waits_for_it(gearmand: JobServerProcess) -> None:
     with process(gearmand, "holds_a_lock", "wants_a_lock"), Caller(gearmand.address) as caller:
         caller.submit("thread holds_a_lock", "held")

@@ -137,7 +137,12 @@ def _one_at_a_time(forking: Callable[[], Any]) -> Any:
     # of those at once may wait for ever.
     with _turn, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # that there are other threads: see this module's rules
-        return forking()
+        # A signal for the child waits until it has dispositions of its own: a terminate() right after start() counts.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, *IGNORED))
+        try:
+            return forking()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _at_end(*outcome: object) -> None:

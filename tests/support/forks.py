@@ -133,6 +133,17 @@ def wants_a_lock(workload: str) -> str:
         return workload
 
 
+def terminates(workload: str) -> str:
+    """Ends children before they have had the time to begin."""
+    children = [multiprocessing.get_context("fork").Process(target=native_sleep, args=(60,)) for _ in range(5)]
+    for child in children:
+        child.start()
+        child.terminate()
+    for child in children:
+        child.join()
+    return " ".join(str(child.exitcode) for child in children)
+
+
 def child_outlives(workload: str) -> str:
     """Leaves a child behind that would live for a minute; its pid."""
     pid = os.fork()
