@@ -13,7 +13,7 @@ import pytest
 from geard.protocol import Command
 from tests.support.commands import Running, geard
 from tests.support.raw import Peer, ScriptedServer
-from tests.support.servers import Gearmand, JobServerProcess, free_port
+from tests.support.servers import Embedded, Gearmand, JobServerProcess, free_port
 from tests.support.waiting import eventually
 
 
@@ -71,15 +71,23 @@ def test_status_counts_by_function_and_priority(server: JobServerProcess) -> Non
         worker.send(Command.GRAB_JOB)
         job = worker.skip_to(Command.JOB_ASSIGN)
         table = rows(run(server, "status"))
-        assert table["FUNCTION"] == ["QUEUED", "HIGH", "NORMAL", "LOW", "RUNNING", "WORKERS"]
-        assert table["count"] == ["3", "0", "2", "1", "1", "1"]
+        assert table["FUNCTION"] == ["QUEUED", "HIGH", "NORMAL", "LOW", "DELAYED", "RUNNING", "WORKERS"]
+        delayed = 0 if isinstance(server, Embedded) else None  # gearmand does not tell
+        assert table["count"] == ["3", "0", "2", "1", "-" if delayed is None else "0", "1", "1"]
         (told,) = json.loads(run(server, "status", "--json").stdout)
         assert told["server"] == server.address
         assert told["version"]
         count = next(row for row in told["functions"] if row["function"] == "count")
-        numbers = {"queued": 3, "high": 0, "normal": 2, "low": 1, "running": 1, "workers": 1}
+        numbers = {"queued": 3, "high": 0, "normal": 2, "low": 1, "delayed": delayed, "running": 1, "workers": 1}
         assert count == {"function": "count", **numbers}
         worker.send(Command.WORK_COMPLETE, job.handle, b"")
+
+
+def test_status_tells_delayed_jobs_from_due_ones_where_the_job_server_does() -> None:
+    with Embedded() as server:
+        for options in ([], ["--at", "1h"], ["--at", "2h"]):
+            assert geard("submit", "-b", *options, "report", "-s", server.address).returncode == 0
+        assert rows(run(server, "status"))["report"] == ["3", "0", "3", "0", "2", "0", "0"]
 
 
 def test_a_job_server_that_is_down_is_shown_as_such(server: JobServerProcess) -> None:
@@ -111,7 +119,7 @@ def test_watch_draws_again_on_a_terminal_until_ctrl_c(server: JobServerProcess) 
     with peer_of(server) as client, Running(*arguments, terminal=True) as command:
         command.sees(r"every 0.1 s, Ctrl-C ends")
         queue(client, "watched")
-        command.sees(r"watched +1 +0 +1 +0 +0 +0")
+        command.sees(r"watched +1 +0 +1 +0 +[-0] +0 +0")
         command.interrupt()
         assert command.ends() == 130
         assert "Traceback" not in command.text

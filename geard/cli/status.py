@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 import click
 from msgspec import Struct
@@ -23,25 +24,29 @@ from geard.config import JobServer
 from geard.errors import ServerError
 from geard.printable import printable
 
-HEADER = ("FUNCTION", "QUEUED", "HIGH", "NORMAL", "LOW", "RUNNING", "WORKERS")
+T = TypeVar("T")
+
+HEADER = ("FUNCTION", "QUEUED", "HIGH", "NORMAL", "LOW", "DELAYED", "RUNNING", "WORKERS")
 
 
 class FunctionRow(Struct):
-    """A function on one job server. `queued` is waiting jobs, delayed ones included; by priority where it tells."""
+    """A function on one job server. `queued` is waiting jobs, delayed ones included; by priority, and how many of them
+    are not due yet, where it tells."""
 
     function: str
     queued: int
     high: int | None
     normal: int | None
     low: int | None
+    delayed: int | None
     running: int
     workers: int
 
     def as_row(self) -> Row:
-        """Red where jobs wait for a worker that is not there, green where jobs run, dim where nothing happens."""
-        numbers = (self.queued, self.high, self.normal, self.low, self.running, self.workers)
+        """Red where due jobs wait for a worker that is not there, green where jobs run, dim where nothing happens."""
+        numbers = (self.queued, self.high, self.normal, self.low, self.delayed, self.running, self.workers)
         cells = (self.function, *("-" if number is None else str(number) for number in numbers))
-        if self.queued and not self.workers:
+        if self.queued > (self.delayed or 0) and not self.workers:
             return Row(cells, "red")
         return Row(cells, "green" if self.running else "" if self.queued else "dim")
 
@@ -67,8 +72,9 @@ class Snapshot(Struct):
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch, one object a line.")
 @server_options
 def status(watch: bool, interval: float, as_json: bool, servers: tuple[JobServer, ...]) -> None:
-    """Show, for each job server and function, the jobs that wait (in all, and by priority), those that run, and the
-    workers. On a terminal a function is green where jobs run, red where jobs wait and there is no worker.
+    """Show, for each job server and function, the jobs that wait (in all, by priority, and those of them that are not
+    due yet: gearmand cannot tell these, geard's own job server can), those that run, and the workers. On a terminal a
+    function is green where jobs run, red where due jobs wait and there is no worker.
 
     \b
     Examples:
@@ -93,17 +99,24 @@ def snapshot(server: JobServer) -> Snapshot:
     """Ask a job server. Raises ConnectionLost."""
     with Admin(server) as admin:
         rows, version = admin.status(), admin.version()
-        try:
-            priorities = {row.function: row for row in admin.priority_status()}
-        except ServerError:  # some job servers do not know the command
-            priorities = {}
+        priorities = {row.function: row for row in _where_told(admin.priority_status)}
+        delayed = {row.function: row.delayed for row in _where_told(admin.delayed_status)}
     functions = []
     for row in sorted(rows, key=lambda row: row.function):
         by = priorities.get(row.function)
         queued = max(row.total - row.running, 0)
         high, normal, low = (by.high, by.normal, by.low) if by else (None, None, None)
-        functions.append(FunctionRow(row.function, queued, high, normal, low, row.running, row.workers))
+        later = delayed.get(row.function)
+        functions.append(FunctionRow(row.function, queued, high, normal, low, later, row.running, row.workers))
     return Snapshot(version, functions)
+
+
+def _where_told(ask: Callable[[], list[T]]) -> list[T]:
+    """The rows; none from a job server that does not know the command."""
+    try:
+        return ask()
+    except ServerError:
+        return []
 
 
 def every(interval_seconds: float, servers: Sequence[JobServer]) -> Iterator[list[Answer[Snapshot]]]:

@@ -20,9 +20,9 @@ from geard.config import JobServer, parse_address
 from geard.connection import Connection
 from geard.errors import InvalidRequest, ProtocolError, ServerTimeout
 from geard.protocol import admin as text
-from geard.protocol.admin import FunctionStatus, JobStatus, PriorityStatus, WorkerStatus
+from geard.protocol.admin import DelayedStatus, FunctionStatus, JobStatus, PriorityStatus, WorkerStatus
 
-__all__ = ["Admin", "FunctionStatus", "JobStatus", "PriorityStatus", "WorkerStatus"]
+__all__ = ["Admin", "DelayedStatus", "FunctionStatus", "JobStatus", "PriorityStatus", "WorkerStatus"]
 
 ANSWER_TIMEOUT_SECONDS: Final = 10.0
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
@@ -64,6 +64,10 @@ class Admin:
     def priority_status(self) -> list[PriorityStatus]:
         """Each function's waiting jobs by priority, and its workers."""
         return self._rows(PriorityStatus.parse, "prioritystatus")
+
+    def delayed_status(self) -> list[DelayedStatus]:
+        """Each function's waiting jobs that are not due yet. gearmand cannot tell: ServerError."""
+        return self._rows(DelayedStatus.parse, "delayedstatus")
 
     def workers(self) -> list[WorkerStatus]:
         """Every connection to the job server; those with functions are workers."""

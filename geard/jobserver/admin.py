@@ -13,7 +13,15 @@ from typing import Final
 from geard import __version__
 from geard.jobserver.rules import Rules
 from geard.jobserver.state import Peer, Priority, State
-from geard.protocol.admin import LIST_END, FunctionStatus, JobStatus, PriorityStatus, WorkerStatus, format_list
+from geard.protocol.admin import (
+    LIST_END,
+    DelayedStatus,
+    FunctionStatus,
+    JobStatus,
+    PriorityStatus,
+    WorkerStatus,
+    format_list,
+)
 
 OK: Final = b"OK\r\n"
 
@@ -129,9 +137,16 @@ def _max_queue(rules: Rules, arguments: list[bytes]) -> bytes:
     return OK
 
 
+def _delayed_status(rules: Rules) -> bytes:
+    """Not in gearmand: how many of a function's waiting jobs have a time that has not come."""
+    delayed = Counter(job.function.name for job in rules.jobs.values() if job.state is State.DELAYED)
+    return format_list(DelayedStatus(_text(name), delayed[name]) for name in rules.functions)
+
+
 LISTS: Final[dict[bytes, Callable[[Rules], bytes]]] = {
     b"status": _status,
     b"prioritystatus": _priority_status,
+    b"delayedstatus": _delayed_status,
     b"version": lambda rules: b"OK %b\n" % __version__.encode(),
     b"getpid": lambda rules: b"OK %d\n" % os.getpid(),
     b"verbose": lambda rules: b"OK NOTICE\n",

@@ -60,6 +60,13 @@ class PriorityStatus(Row, frozen=True, array_like=True):
     workers: int
 
 
+class DelayedStatus(Row, frozen=True, array_like=True):
+    """`delayedstatus`, which gearmand has not: how many of a function's waiting jobs are not due yet."""
+
+    function: str
+    delayed: int
+
+
 class JobStatus(Row, frozen=True, array_like=True):
     """`show jobs`: a job that the job server holds, in no order."""
 
