@@ -17,13 +17,18 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from geard import __version__, exits
 from geard.config.model import Config
 from geard.errors import Problem
 from geard.stats.diff import Diff
 
+PROTOCOL: Final = 1
+"""To be raised when a message changes so that an older or newer process would misunderstand it. A new field with a
+default, or a new message that is only told to those who asked for it, is no such change."""
 HEARTBEAT_SECONDS: Final = 1.0
 HEARTBEAT_JOBS: Final = 50
 """A heartbeat names so many jobs at most: those that have run longest."""
+RESTART: Final = "geard was upgraded while its supervisor ran on: restart the daemon (systemctl restart geard)"
 STACKS_SIGNAL: Final = signal.SIGUSR2
 
 
@@ -56,6 +61,15 @@ class Start(Struct, frozen=True, tag=True):
     presence: int | None = None
     seat: int | None = None
     suspects: tuple[Suspect, ...] = ()
+    version: str = __version__  # of the supervisor
+    protocol: int = PROTOCOL
+
+
+class Greeting(Struct):
+    """As much of a Start as any version of geard has: what to tell a supervisor of another version by."""
+
+    version: str = "0.1.0"
+    protocol: int = 0
 
 
 class Drain(Struct, frozen=True, tag=True):
@@ -101,13 +115,17 @@ class Ready(Struct, frozen=True, tag=True):
 
     registered: tuple[str, ...]
     unreachable: tuple[str, ...] = ()
+    version: str = __version__  # of the worker process
 
 
 class CannotStart(Struct, frozen=True, tag=True):
-    """Why this process cannot run. It exits with `exit_code` after this; starting it again would not help."""
+    """Why this process cannot run. It exits with `exit_code` after this; starting it again would not help.
+
+    `incompatible`: since its supervisor is of another version, and no other process will start either."""
 
     problems: tuple[Problem, ...]
     exit_code: int
+    incompatible: bool = False
 
 
 class Heartbeat(Struct, frozen=True, tag=True):
@@ -174,6 +192,7 @@ FromChild = Ready | CannotStart | Heartbeat | Jobs | Stack | Blocked | Drained |
 
 _encoder = msgspec.json.Encoder()
 _to_child: msgspec.json.Decoder[ToChild] = msgspec.json.Decoder(ToChild)
+_greeting = msgspec.json.Decoder(Greeting)
 _from_child: msgspec.json.Decoder[FromChild] = msgspec.json.Decoder(FromChild)
 
 
@@ -185,6 +204,23 @@ def dump(message: ToChild | FromChild) -> bytes:
 def load_to_child(line: bytes) -> ToChild:
     """A line that the supervisor sent."""
     return _to_child.decode(line)
+
+
+def load_start(line: bytes) -> Start | CannotStart:
+    """The first line that a supervisor sent; or, where that is of a version of geard whose words are others, what to
+    answer. The files of geard were replaced, then, and its supervisor was not."""
+    why = ""
+    try:
+        greeting = _greeting.decode(line)
+        if greeting.protocol == PROTOCOL:
+            start = _to_child.decode(line)
+            if isinstance(start, Start):
+                return start
+            why = f": expected Start, got {type(start).__name__}"
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        greeting, why = Greeting(), f": {error}"
+    text = f"this process is geard {__version__} and cannot work under a supervisor of geard {greeting.version}{why}"
+    return CannotStart((Problem(text, hint=RESTART),), exits.FAILED, incompatible=True)
 
 
 def load_from_child(line: bytes) -> FromChild:

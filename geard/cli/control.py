@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from geard import exits
+from geard import __version__, exits
 from geard.cli.output import Line, say, write_json, write_lines
 from geard.config import default_path, examine_config
 from geard.config.units import format_duration
@@ -62,7 +62,7 @@ def ps(socket_path: str, all_jobs: bool, as_json: bool, check: bool) -> None:
 
     Exits 69 if no daemon answers; with --check also if it is not fit for work (see the command health).
     """
-    overview = ask(socket_path, answers.PS).overview
+    overview = _ask(socket_path, answers.PS).overview
     if overview is None:
         raise GeardError(f"the supervisor on {socket_path} did not say what it runs")
     if as_json:
@@ -88,7 +88,7 @@ def reload(socket_path: str) -> None:
 
     Exit codes: 0 the new ones serve, 1 the daemon stops, 69 no daemon answers, 78 refused.
     """
-    _tell_outcome(ask(socket_path, answers.RELOAD))
+    _tell_outcome(_ask(socket_path, answers.RELOAD))
 
 
 @click.command()
@@ -105,7 +105,7 @@ def stop(socket_path: str, now: bool) -> None:
     Exit codes: 0 all jobs in flight finished, 79 some were left to other workers, 69 no daemon answers. A service stays
     stopped either way.
     """
-    _tell_outcome(ask(socket_path, answers.STOP_NOW if now else answers.STOP))
+    _tell_outcome(_ask(socket_path, answers.STOP_NOW if now else answers.STOP))
 
 
 def find_socket(config: str | None) -> str:
@@ -177,6 +177,22 @@ def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequen
 
 def _mebibytes(size: int) -> str:
     return f"{size / 2**20:.0f} MiB"
+
+
+def other_version(version: str) -> str:
+    """What to say of a supervisor of another version than this command; "" for none."""
+    if version in ("", __version__):
+        return ""
+    return f"the supervisor is geard {version} and this is geard {__version__}: restart it to upgrade"
+
+
+def _ask(path: str, what: str) -> Answer:
+    """Ask, and say on stderr when the supervisor is of another version."""
+    answer = ask(path, what)
+    version = answer.version or (answer.overview.version if answer.overview else "")
+    if other_version(version):
+        say(f"geard: {printable(other_version(version))}")
+    return answer
 
 
 def _tell_outcome(answer: Answer) -> None:

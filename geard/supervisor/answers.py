@@ -115,6 +115,7 @@ class Answer(Struct, frozen=True):
 
     exit_code: int
     message: str = ""
+    version: str = ""  # of the supervisor; "" before it said so
     overview: Overview | None = None  # to PS
     snapshot: Snapshot | None = None  # to STATS
     failures: tuple[Failure, ...] | None = None  # to FAILURES: newest first

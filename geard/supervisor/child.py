@@ -12,6 +12,7 @@ import logging
 from enum import Enum
 from typing import Final, Protocol
 
+from geard import __version__
 from geard.errors import Problem
 from geard.messages import (
     STACKS_SIGNAL,
@@ -88,6 +89,8 @@ class Child:
         self.blocked_by = ""  # the job that holds its loop, if it could still say so
         self.problems: tuple[Problem, ...] = ()
         self.exit_code: int | None = None  # that it gave with its problems
+        self.incompatible = False  # it could not start under a supervisor of our version
+        self.version = __version__
         self.drained: Drained | None = None
         self.kill_at: float | None = start_by
         self.kill_reason = "it did not become ready in time"
@@ -120,9 +123,10 @@ class Child:
             self.heard_at = now
         match message:
             case Ready(registered=registered, unreachable=unreachable):
+                self.version = message.version
                 self._ready(registered, unreachable, now)
             case CannotStart(problems=problems, exit_code=exit_code):
-                self.problems, self.exit_code = problems, exit_code
+                self.problems, self.exit_code, self.incompatible = problems, exit_code, message.incompatible
             case Heartbeat():
                 self.heartbeat = message
                 self.connected, self.disconnected = message.connected, message.disconnected

@@ -73,7 +73,7 @@ class ControlServer:
                 connection.sendall(answers.dump(Answer(exits.DONE, identity=self._identity)))
                 return
             self._ask(Asked(request, answered.put))
-            connection.sendall(answers.dump(answered.get()))
+            connection.sendall(answers.dump(msgspec.structs.replace(answered.get(), version=self._identity.version)))
 
 
 def _listen(path: str) -> socket.socket:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from geard.config.load import Source
 from geard.messages import FromChild, ToChild
-from geard.supervisor.child import Child
+from geard.supervisor.child import Child, Phase
 from geard.supervisor.generation import Generation, State
 
 
@@ -43,6 +43,11 @@ class Fleet:
     def number(self) -> int:
         """The current generation's, or that of the first while it is coming."""
         return self.current.number if self.current else self._last_number
+
+    @property
+    def is_served(self) -> bool:
+        """Whether any worker process is ready, or finishes jobs."""
+        return any(child.phase in (Phase.READY, Phase.DRAINING) for child in self.children)
 
     @property
     def counters(self) -> tuple[int, int]:

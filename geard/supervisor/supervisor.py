@@ -164,6 +164,8 @@ class Supervisor:
                     count_jobs(len(suspects)),
                 )
         self._listings.heard(child)
+        if child.incompatible and self._state == "running" and not self._fleet.is_served:
+            self._cannot_go_on(child)
         if self._state == "stopping":
             self._finished_jobs += child.drained.finished if child.drained else 0
             self._abandoned_jobs += child.abandoned_count
@@ -242,6 +244,14 @@ class Supervisor:
         self._start_failure = exits.FAILED if incoming.exit_code is None else incoming.exit_code
         log.error("cannot start:\n%s", "\n".join(map(str, incoming.problems)))
         self._refusal = f"cannot start: {summary.first(incoming.problems)}"
+        self._stop(self._source.config.shutdown_timeout_seconds)
+
+    def _cannot_go_on(self, child: Child) -> None:
+        """No worker process is left, and none of the version that is installed now can work under us."""
+        log.critical("stopping, for there will be no worker process any more:\n%s", "\n".join(map(str, child.problems)))
+        self.start_problems = child.problems
+        self._start_failure = exits.FAILED
+        self._refusal = summary.first(child.problems)
         self._stop(self._source.config.shutdown_timeout_seconds)
 
     # --- stop -----------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 import gevent
+import msgspec
 from gevent import socket
 from gevent.event import Event
 from setproctitle import setproctitle
@@ -49,6 +50,7 @@ from geard.messages import (
     Suspects,
 )
 from geard.presence import Presence
+from geard.printable import printable
 from geard.stats.failures import cut_middle
 from geard.worker import children, locks, multiprocess
 from geard.worker.apart import Apart
@@ -129,7 +131,13 @@ class WorkerProcess:
 
     def _listen(self, lines: LineReader) -> None:
         while line := lines.next_line():
-            message = messages.load_to_child(line)
+            try:
+                message = messages.load_to_child(line)
+            except msgspec.DecodeError as error:  # of a newer supervisor, say: what it says beside this is understood
+                log.error(
+                    "not understood, and left aside: %s: %s", printable(line[:200].decode(errors="replace")), error
+                )
+                continue
             _HANDLERS[type(message)](self, message)
         if not self._draining_since:
             log.warning("the supervisor is gone: draining")
@@ -286,8 +294,10 @@ def begin(descriptor: int, title: str) -> tuple[socket.socket, LineReader, Start
     line = lines.next_line()
     if not line:
         leave(exits.DONE)
-    start = messages.load_to_child(line)
-    assert isinstance(start, Start), start
+    start = messages.load_start(line)
+    if isinstance(start, CannotStart):
+        parent.sendall(messages.dump(start))
+        leave(start.exit_code)
     setproctitle(f"geard: {title} {start.number} generation {start.generation}, starting")
     name = f"{title} {start.number}"
     logs.configure(start.config.logging, verbose=start.verbose, process=name, current_job=current_job)

@@ -22,7 +22,7 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
     "rendezvous": set(),
     "times": {"errors"},
     "config": {"errors", "codec", "times"},
-    "messages": {"errors", "config", "stats"},
+    "messages": {"errors", "exits", "config", "stats"},
     "presence": set(),
     "findings": {"errors"},
     "logs": {"config"},

@@ -9,9 +9,20 @@ from typing import Any
 
 import pytest
 
-from geard import exits
+from geard import __version__, exits, messages
 from geard.config.model import Capability
-from geard.messages import STACKS_SIGNAL, Blocked, DumpStacks, Heartbeat, Jobs, ReopenLog, Stack, Suspect, Suspects
+from geard.messages import (
+    STACKS_SIGNAL,
+    Blocked,
+    CannotStart,
+    DumpStacks,
+    Heartbeat,
+    Jobs,
+    ReopenLog,
+    Stack,
+    Suspect,
+    Suspects,
+)
 from geard.stats.diff import Diff, FunctionDiff
 from geard.stats.failures import Failure
 from geard.supervisor.suspects import KEPT_SECONDS, MOST_SUSPECTS, SuspectList
@@ -753,3 +764,38 @@ def test_suspects_are_bounded_in_number_and_age() -> None:
     known.learn([Suspect(SERVER, "\xff", 1)], 10.0)
     assert {suspect.deaths for suspect in known.forget_old(KEPT_SECONDS)} == {0}
     assert [suspect.handle for suspect in known] == ["\xff"]
+
+
+INCOMPATIBLE = messages.load_start(b'{"type":"Start","protocol":99,"version":"9.9"}')
+
+
+def test_a_reload_whose_new_workers_do_not_know_our_words_is_refused_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    reload_begins(world)
+    assert isinstance(INCOMPATIBLE, CannotStart)
+    world.says(3, INCOMPATIBLE)
+    world.dies(3, exits.FAILED)
+    world.ready(4)
+    assert "reload refused" in caplog.text
+    assert f"geard {__version__} and cannot work under a supervisor of geard 9.9" in caplog.text
+    assert "restart the daemon" in caplog.text
+    assert world.picture.startswith("1:ready 2:ready")
+
+
+def test_a_daemon_that_no_worker_can_work_for_any_more_ends_so_that_it_is_started_again() -> None:
+    world = World()
+    up(world)
+    assert isinstance(INCOMPATIBLE, CannotStart)
+    world.dies(1)
+    world.says(3, INCOMPATIBLE)
+    world.dies(3, exits.FAILED)
+    assert world.supervisor.exit_code is None  # the second one serves
+    world.dies(2)
+    world.passes(30.0)
+    for _ in range(3):
+        starting = [number for number, child in enumerate(world.children, 1) if child.phase.value == "starting"]
+        for number in starting:
+            world.says(number, INCOMPATIBLE)
+            world.dies(number, exits.FAILED)
+    assert world.supervisor.exit_code == exits.FAILED
+    assert "cannot work under a supervisor of geard 9.9" in str(world.supervisor.start_problems[0])
