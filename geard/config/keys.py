@@ -242,6 +242,7 @@ CONFIG_KEYS: Final = {
     "block_warning": Key(duration(least_seconds=0.01), "block_warning_seconds"),
     "hang_timeout": Key(duration(least_seconds=2), "hang_timeout_seconds"),  # it misses two heartbeats at least
     "poison_deaths": Key(whole_number(2)),
+    "keep_workloads": Key(boolean),
     "control_socket": Key(socket_path),
     "monitor": Key(monitor),
 }

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from geard.codec import Codec, codec_for
 from geard.config import Capability, Config
 from geard.errors import CapabilityError, InvalidRequest, Problem
+from geard.stats.counters import FunctionCounter
 
 if TYPE_CHECKING:  # a job knows its capability; a capability only calls with a job
     from geard.worker.job import Job
@@ -46,7 +47,20 @@ class Runtime:
 class BoundCapability:
     """A capability with its callable: `invoke(job)`, once prepared, runs the function and returns what it returned."""
 
-    __slots__ = ("asynchronous", "codec", "function", "hands_on", "invoke", "name", "quick", "raw_name", "spec")
+    __slots__ = (
+        "add_duration",
+        "add_wait",
+        "asynchronous",
+        "codec",
+        "counter",
+        "function",
+        "hands_on",
+        "invoke",
+        "name",
+        "quick",
+        "raw_name",
+        "spec",
+    )
 
     def __init__(self, name: str, spec: Capability, function: Callable[..., Any], codec: Codec) -> None:
         self.name = name
@@ -57,6 +71,9 @@ class BoundCapability:
         self.asynchronous = is_asynchronous(function)
         self.codec = codec
         self.invoke: Invoke = self._plain()
+        self.counter = FunctionCounter()
+        self.add_duration = self.counter.durations.append  # the hot path's, looked up once
+        self.add_wait = self.counter.waits.append
         self.quick = False  # its last run left the loop to others within a millisecond; kept by the channel
 
     def __repr__(self) -> str:

@@ -30,11 +30,13 @@ from geard.config import JobServer
 from geard.connection import Connection
 from geard.errors import ConnectionLost, PacketTooLarge, ProtocolError, ServerTimeout
 from geard.protocol import Command, Oversized, Packet, request
+from geard.stats.counters import MOST_VALUES
 from geard.worker.capability import BoundCapability
 from geard.worker.job import Job
 from geard.worker.reconnect import Backoff
 from geard.worker.run import NO_SUCH_FUNCTION, log_refused, too_large
 from geard.worker.session import FAREWELL, Session
+from geard.worker.tally import Tally
 from geard.worker.window import HOARD_SECONDS, MAX_WINDOW, GrabWindow, grabs_due
 
 log = logging.getLogger("geard.worker")
@@ -90,13 +92,14 @@ class Channel:
         client_id: str,
         max_packet_bytes: int,
         breath: Breath | None = None,
+        tally: Tally | None = None,
         dial: Callable[[JobServer], Connection] = Connection.dial,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.server = server
         self.greenlets = greenlets
-        self.done_count = 0
-        self.failed_count = 0
+        self.reconnects = 0
+        self.no_jobs = 0  # NO_JOBs received
         self.registered = threading.Event()  # the job server knows our abilities; cleared when the connection is lost
         self.tried = threading.Event()  # the first attempt to connect is over, for better or worse
         self.drained = threading.Event()
@@ -118,6 +121,9 @@ class Channel:
         self._draining = threading.Event()
         self._write_due = threading.Event()
         self._breath = breath or Breath()
+        self._tally = tally or Tally()
+        self._grabs_before = 0  # sent on connections that are gone
+        self._connected_before = False
         self._last: Job | None = None  # the last job that was begun or ended
 
     def __repr__(self) -> str:
@@ -125,6 +131,11 @@ class Channel:
         return (
             f"<Channel {self.server} {state} {len(self._busy)}/{self.greenlets} running {self._window} {self._session}>"
         )
+
+    @property
+    def grabs(self) -> int:
+        """How many GRAB_JOB were sent."""
+        return self._grabs_before + (self._session.grabs if self._session else 0)
 
     @property
     def jobs(self) -> list[Job]:
@@ -165,13 +176,15 @@ class Channel:
         """The greenlet has run the job, answered or not, and is free."""
         self._busy.discard(job)
         if job.failed:
-            self.failed_count += 1
-        else:
-            self.done_count += 1
+            self._tally.failed(job)
         now = self._clock()
-        seconds = now - job.started
+        started = job.started
+        seconds = now - started
+        capability = job.capability
+        capability.add_duration(seconds * 1e6)
+        capability.add_wait((started - job.received) * 1e6)
         alone = self._last is job
-        job.capability.quick = seconds < QUICK_SECONDS or not alone
+        capability.quick = seconds < QUICK_SECONDS or not alone
         self._last = job
         session = job.session
         if self._assigned and not session.lost:  # else _lead flushes
@@ -183,6 +196,8 @@ class Channel:
         breath = self._breath
         if now - breath.at > BREATH_SECONDS:
             breath.at = now
+            if len(capability.counter.durations) > MOST_VALUES:
+                capability.counter.fold()
             self._wake_writer()
             if alone and seconds > BREATH_SECONDS:  # it may have held the loop
                 breath.due = now
@@ -290,6 +305,7 @@ class Channel:
         if jobs and self.assigned is not None:
             self.assigned(assigned)
         if no_jobs:
+            self.no_jobs += no_jobs
             self._window.came_short()
         elif jobs:
             self._window.assigned(jobs, now)
@@ -318,8 +334,9 @@ class Channel:
 
     def _refuse_oversized(self, session: Session, packet: Packet) -> None:
         assert isinstance(packet, Oversized)
-        handle, function, _ = packet.fields
-        self.failed_count += 1
+        handle, function, unique = packet.fields
+        if capability := self._capabilities.get(function):
+            self._tally.refused(capability, str(self.server), handle, unique, too_large(packet))
         log_refused(function, handle, too_large(packet))
         session.send(request(Command.WORK_EXCEPTION, handle, too_large(packet).encode()))
 
@@ -351,12 +368,15 @@ class Channel:
         session.open([request(Command.SET_CLIENT_ID, self._client_id.encode())])
         session.open(request(Command.CAN_DO, name) for name in self._capabilities)
         self._window.quiet()
+        self._grabs_before = self.grabs
         self._session = session
         if self.drained.is_set():  # a thread has drained the channel just now, and found no connection to close
             connection.close()
 
     def _announce(self) -> None:
         log.info("connected to %s", self.server)
+        self.reconnects += self._connected_before
+        self._connected_before = True
         self._backoff.connected()
         self.registered.set()
         self.tried.set()

@@ -31,6 +31,7 @@ class Job:
         "_session",
         "answered",
         "capability",
+        "error",
         "failed",
         "progress",
         "raw_handle",
@@ -39,6 +40,8 @@ class Job:
         "started",
         "workload",
     )
+
+    error: BaseException | str | bytes  # why it failed; there is none before it has
 
     def __init__(
         self, session: Session, capability: BoundCapability, handle: bytes, unique: bytes, workload: bytes, now: float
@@ -91,7 +94,9 @@ class Job:
 
     def data(self, chunk: Any) -> None:
         """Send a piece of the result: WORK_DATA. Encoded as a result is."""
-        self.send(request(Command.WORK_DATA, self.raw_handle, self.capability.codec.encode(chunk)))
+        data = self.capability.codec.encode(chunk)
+        self.capability.counter.bytes_out += len(data)
+        self.send(request(Command.WORK_DATA, self.raw_handle, data))
 
     def warning(self, text: Any) -> None:
         """Send a warning to clients: WORK_WARNING. Text is UTF-8; anything else is encoded as a result is."""
@@ -120,12 +125,17 @@ class Job:
 
     def finish(self, result: Any) -> None:
         """The same for who runs the job, and sees to it that the answer is sent."""
-        data = self.capability.codec.encode(result)
+        capability = self.capability
+        data = capability.codec.encode(result)
         self._answer(request(Command.WORK_COMPLETE, self.raw_handle, data))
+        counter = capability.counter
+        counter.bytes_in += len(self.workload)
+        counter.bytes_out += len(data)
 
     def fail(self) -> None:
         """End the job as failed, without a reason: WORK_FAIL."""
         self._answer(request(Command.WORK_FAIL, self.raw_handle))
+        self.error = ""
         self.failed = True
         self._session.wake()
 
@@ -133,6 +143,7 @@ class Job:
         """End the job as failed, with a reason: WORK_EXCEPTION alone, since gearmand takes it as the job's end."""
         data = text.encode(errors="replace") if isinstance(text, str) else text
         self._answer(request(Command.WORK_EXCEPTION, self.raw_handle, data))
+        self.error = text
         self.failed = True
         self._session.wake()
 

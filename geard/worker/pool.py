@@ -22,13 +22,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from geard.config import Config, JobServer
-from geard.errors import ConfigError, GeardError, Problem
+from geard.errors import ConfigError, GeardError, JobTimeout, Problem
 from geard.messages import RunningJob
 from geard.printable import printable
 from geard.worker.capability import Begin, BoundCapability, Invoke, Runtime, resolve_all
 from geard.worker.channel import Breath, Channel
 from geard.worker.job import Job
 from geard.worker.run import about, label, run
+from geard.worker.tally import Tally
 
 if TYPE_CHECKING:
     from geard.worker.coroutines import Coroutines
@@ -65,6 +66,7 @@ def _answer_late(job: Job, seconds: float) -> None:
         job.exception(late_text(job, seconds))
     except GeardError:
         return  # it was answered in the meantime
+    job.error = JobTimeout(late_text(job, seconds))
     log.error("%s: job failed: %s; its thread is busy until the function returns", label(job), late_text(job, seconds),
         extra=about(job) | {"failure": "JobTimeout"})  # fmt: skip
 
@@ -121,6 +123,7 @@ class WorkerPool:
         self._stopped = threading.Event()
         self._started = False
         self._breath = Breath()
+        self.tally = Tally(keep_workloads=config.keep_workloads)
         self.channels = [
             self._channel(server, group, greenlets)
             for server in config.job_servers
@@ -135,6 +138,7 @@ class WorkerPool:
             client_id=self.config.client_id or default_client_id(),
             max_packet_bytes=self.config.max_packet_bytes,
             breath=self._breath,
+            tally=self.tally,
         )
 
     def __repr__(self) -> str:
@@ -160,12 +164,12 @@ class WorkerPool:
     @property
     def done(self) -> int:
         """How many jobs have ended with a result."""
-        return sum(channel.done_count for channel in self.channels)
+        return sum(capability.counter.all_done for capability in self.capabilities)
 
     @property
     def failed(self) -> int:
         """How many jobs have failed, whatever way."""
-        return sum(channel.failed_count for channel in self.channels)
+        return sum(capability.counter.all_failed for capability in self.capabilities)
 
     def start(self) -> Callable[[], None]:
         """Connect and take jobs. Returns the function that stops it again: see `stop`."""

@@ -51,6 +51,7 @@ from geard.messages import (
 )
 from geard.presence import Presence
 from geard.printable import printable
+from geard.stats.diff import ProcessDiff
 from geard.stats.failures import cut_middle
 from geard.worker import children, locks, multiprocess
 from geard.worker.apart import Apart
@@ -86,6 +87,8 @@ class WorkerProcess:
         self._start = start
         self._pool = pool
         self._apart = Apart(start, presence, in_flight=pool.handles, tell=self._tell_suspects)
+        self._cpu_seconds = 0.0  # as of the last heartbeat
+        pool.tally.process = f"worker {start.number}[{os.getpid()}]"
         self._watchdog = Watchdog(start.config.block_warning_seconds, self._sender.send_from_thread)
         self._over = Event()
         self._draining_since = 0.0
@@ -189,6 +192,7 @@ class WorkerProcess:
         longest = heapq.nsmallest(HEARTBEAT_JOBS, jobs, key=lambda job: job.started or job.received)
         now = time.monotonic()
         connected, disconnected = self._servers()
+        memory_bytes = _memory_bytes()
         return Heartbeat(
             running=len(jobs),
             greenlets=self._pool.greenlets,
@@ -196,8 +200,19 @@ class WorkerProcess:
             failed=self._pool.failed,
             connected=connected,
             disconnected=disconnected,
-            memory_bytes=_memory_bytes(),
+            memory_bytes=memory_bytes,
             jobs=tuple(snapshot(job, now) for job in longest),
+            counted=self._pool.tally.take(self._pool.channels, self._pool.capabilities, self._counted(memory_bytes)),
+        )
+
+    def _counted(self, memory_bytes: int) -> ProcessDiff:
+        before, self._cpu_seconds = self._cpu_seconds, time.process_time()
+        return ProcessDiff(
+            memory_bytes=memory_bytes,
+            cpu_seconds=self._cpu_seconds - before,
+            greenlets=self._pool.greenlets,
+            loop_lag_seconds=self._watchdog.take_lag(),
+            longest_hold_seconds=self._watchdog.take_longest_hold(),
         )
 
     def _servers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

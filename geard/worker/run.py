@@ -45,6 +45,7 @@ def _ended_badly(job: Job, error: BaseException) -> None:
     try:
         job.exception(text)
     finally:  # a log handler of user code may do anything: the job has been answered
+        job.error = error
         shown = None if says_it_all else error  # for anything else the traceback shows where
         log.error("%s: job failed: %s", label(job), printable(text), exc_info=shown, extra=extra)
 
@@ -83,12 +84,17 @@ _LOOP_TAKEN: Final = (
 _ONE_A_THREAD: Final = ": another job runs one in this thread. Make the function `async def`, or set `thread: true`"
 
 
+def message_of(error: BaseException) -> str:
+    """Its text, whatever user code has made of `__str__`."""
+    try:
+        return str(error)
+    except BaseException as second:
+        return f"its __str__ raised {type(second).__name__}"
+
+
 def describe(error: BaseException) -> str:
     """`ValueError: message`, as clients get to see it."""
-    try:
-        text = str(error)
-    except BaseException as second:  # a __str__ of user code
-        text = f"its __str__ raised {type(second).__name__}"
+    text = message_of(error)
     if isinstance(error, RuntimeError) and text in _LOOP_TAKEN:
         text += _ONE_A_THREAD
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

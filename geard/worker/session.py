@@ -56,6 +56,7 @@ class Session:
         "decoder",
         "error",
         "flushed_at",
+        "grabs",
         "lost",
         "more",
         "owed",
@@ -78,6 +79,7 @@ class Session:
         self.address = str(connection.server)
         self.decoder = Decoder(max_packet_bytes=max_packet_bytes, skip=True)
         self.owed = 0  # grabs not answered yet
+        self.grabs = 0  # grabs sent
         self.more = True  # the job server may have jobs for us: it has not said NO_JOB since it last had one
         self.asleep = False  # PRE_SLEEP is sent and no NOOP has come since
         self.registered = False  # it has answered, so it has read our CAN_DOs
@@ -188,6 +190,7 @@ class Session:
                 return
             packets.append(_GRAB * grabs)
             self.owed += grabs
+            self.grabs += grabs
             if self._window.size > 1:
                 return
         elif self.owed:

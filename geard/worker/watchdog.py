@@ -47,6 +47,7 @@ class Watchdog:
         self._report = report
         self._alive_at = time.monotonic()
         self._longest_hold_seconds = 0.0
+        self._lag_seconds = 0.0
         self._watched_thread = 0
 
     def start(self) -> None:
@@ -61,8 +62,15 @@ class Watchdog:
         longest, self._longest_hold_seconds = self._longest_hold_seconds, 0.0
         return longest
 
+    def take_lag(self) -> float:
+        """The longest that the loop was late for a sign of life, in seconds, since this was last asked."""
+        lag, self._lag_seconds = self._lag_seconds, 0.0
+        return lag
+
     def _sign_of_life(self) -> None:
-        self._alive_at = time.monotonic()
+        now = time.monotonic()
+        self._lag_seconds = max(self._lag_seconds, now - self._alive_at - self._look_seconds)
+        self._alive_at = now
 
     def _watch(self) -> None:
         while True:

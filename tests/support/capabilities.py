@@ -315,6 +315,7 @@ def _complete_after_fail(job: Job) -> Any:
 
 ANYWHERE = {  # what can be done in plain threads too
     "raise": lambda job: _raise(ValueError("as it does")),
+    "surrogate": lambda job: _raise(ValueError("half a pair: \ud800")),
     "unprintable": lambda job: _raise(UnprintableError()),
     "wrong type": lambda job: 7,
     "not encodable": lambda job: "\ud800",

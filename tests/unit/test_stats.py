@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections import Counter
 from itertools import pairwise
 
 import msgspec
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from geard.stats.counters import FunctionCounter, NewFailures
 from geard.stats.diff import Diff, FunctionDiff, ProcessDiff, ServerDiff
 from geard.stats.failures import MAX_TRACEBACK_BYTES, MAX_WORKLOAD_BYTES, Failure, Failures, cut, cut_middle
-from geard.stats.histogram import BUCKETS, LAST, Histogram, bounds_us, bucket_of, middle_us, sparse
+from geard.stats.histogram import BUCKETS, LAST, Histogram, bounds_us, bucket_of, count_values, middle_us
 from geard.stats.history import ALL, History, Recorder, added
 from geard.stats.snapshot import FunctionStats
 from geard.stats.totals import CRASHED, DRAINED, Totals
@@ -53,6 +54,28 @@ def test_buckets_are_in_the_order_of_their_values(one: int, other: int) -> None:
     assert 0 <= bucket_of(low) <= bucket_of(high) < BUCKETS
 
 
+@given(st.lists(st.floats(-1.0, 2.0**40) | microseconds.map(float), max_size=50))
+def test_values_are_counted_in_the_buckets_they_belong_to(values: list[float]) -> None:
+    counted: dict[int, int] = {}
+    assert count_values(counted, values) == int(sum(values))
+    assert counted == Counter(bucket_of(int(value)) for value in values)
+
+
+def test_a_counter_folded_on_the_way_has_the_same_sums() -> None:
+    once, often = FunctionCounter(), FunctionCounter()
+    for number in range(100):
+        for counter in (once, often):
+            counter.durations.append(float(number * number))
+            counter.waits.append(float(number))
+            counter.failed += number % 10 == 0
+        often.fold()
+        assert not often.durations
+    diff = once.take(0)
+    assert diff == often.take(0)
+    assert diff
+    assert (diff.done, diff.failed, diff.ended) == (90, 10, 100)
+
+
 def test_buckets_leave_no_gap() -> None:
     ends = [bounds_us(bucket) for bucket in range(BUCKETS)]
     assert all(first[1] == second[0] for first, second in pairwise(ends))
@@ -77,10 +100,9 @@ def test_an_empty_histogram_has_zero_quantiles() -> None:
 
 
 def histogram_of(values: list[int]) -> Histogram:
-    counts = [0] * BUCKETS
-    for us in values:
-        counts[bucket_of(us)] += 1
-    return Histogram(sparse(counts), sum(values))
+    histogram = Histogram()
+    histogram.sum_us = count_values(histogram.counts, [float(value) for value in values])
+    return histogram
 
 
 # --- totals -------------------------------------------------------------------------------------------------------
@@ -149,11 +171,17 @@ def test_totals_tell_the_last_minute_the_servers_and_how_processes_ended() -> No
 def test_a_counter_is_taken_once_and_an_idle_one_costs_nothing() -> None:
     counter = FunctionCounter()
     assert counter.take(0) is None
-    counter.done += 1
-    counter.durations[bucket_of(5000)] += 1
-    counter.duration_us += 5000
+    counter.durations.append(5000.4)
+    counter.waits.append(20.0)
     diff = counter.take(3)
-    assert diff == FunctionDiff(done=1, durations={bucket_of(5000): 1}, duration_us=5000, running=3)
+    assert diff == FunctionDiff(
+        done=1,
+        durations={bucket_of(5000): 1},
+        duration_us=5000,
+        waits={bucket_of(20): 1},
+        wait_us=20,
+        running=3,
+    )
     assert counter.take(0) is None
     assert msgspec.json.encode(Diff()) == b"{}"
 
