@@ -5,6 +5,7 @@ These are the facts that the worker and the client rely on. Where gearmand is kn
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 
@@ -151,16 +152,15 @@ def test_pipelined_grabs_are_answered_in_order_and_jobs_complete_in_any(connect:
     assert [client.expect(Command.WORK_COMPLETE).handle for _ in range(3)] == handles[::-1]
 
 
-def test_a_worker_is_served_its_last_function_first_and_each_by_priority(connect: Connect, function: bytes) -> None:
-    first, last = function + b"1", function + b"2"
-    worker, client = worker_of(connect, first, last), connect()
-    submit(client, first, b"1 high", command=Command.SUBMIT_JOB_HIGH_BG)
-    submit(client, last, b"2 low", command=Command.SUBMIT_JOB_LOW_BG)
-    submit(client, last, b"2 normal")
-    submit(client, last, b"2 high", command=Command.SUBMIT_JOB_HIGH)
-    submit(client, last, b"2 normal later", command=Command.SUBMIT_JOB)
+def test_a_function_is_served_by_priority_and_then_by_age(connect: Connect, function: bytes) -> None:
+    worker, client = worker_of(connect, function), connect()
+    submit(client, function, b"low", command=Command.SUBMIT_JOB_LOW_BG)
+    submit(client, function, b"normal")
+    submit(client, function, b"high", command=Command.SUBMIT_JOB_HIGH)
+    submit(client, function, b"normal later", command=Command.SUBMIT_JOB)
+    submit(client, function, b"high later", command=Command.SUBMIT_JOB_HIGH_BG)
     uniques = [grab(worker).unique for _ in range(5)]
-    assert uniques == [b"2 high", b"2 normal", b"2 normal later", b"2 low", b"1 high"]
+    assert uniques == [b"high", b"high later", b"normal", b"normal later", b"low"]
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1_000_000, 20_000_000])
@@ -326,6 +326,45 @@ def test_can_do_timeout_hands_a_job_back_when_its_time_is_up(connect: Connect, f
     assert grab_when_there_is_one(other).handle == handle, "gearmand wakes sleepers just before the job is back"
     worker.send(Command.WORK_COMPLETE, handle, b"late")
     assert error(worker) == b"JOB_NOT_FOUND"
+
+
+def test_pre_sleep_ends_the_deadline_of_a_job_that_runs(
+    connect: Connect, shared_job_server: JobServerProcess, function: bytes
+) -> None:
+    worker, other, client = connect(), connect(), connect()
+    worker.send(Command.CAN_DO_TIMEOUT, function, b"1000")
+    handle = submit(client, function)
+    grab(worker)
+    worker.send(Command.PRE_SLEEP)
+    assert_silent(worker)
+    other.send(Command.CAN_DO_TIMEOUT, function + b"2", b"1000")
+    submit(client, function + b"2")
+    grab(other)  # whose time is up later than the first one's would have been
+    eventually(lambda: shared_job_server.status((function + b"2").decode()) == (1, 0, 1))
+    assert shared_job_server.status(function.decode()) == (1, 1, 1)
+    worker.send(Command.WORK_COMPLETE, handle, b"")
+    assert_silent(worker)
+
+
+@pytest.mark.parametrize("name", list(SERVERS))
+def test_exceptions_go_to_every_client_with_that_option(name: str) -> None:
+    with (
+        SERVERS[name]("--exceptions") as server,
+        Peer.connect(server.address) as worker,
+        Peer.connect(server.address) as client,
+    ):
+        worker.send(Command.CAN_DO, b"f")
+        handle = submit(client, b"f", command=Command.SUBMIT_JOB)
+        grab_when_there_is_one(worker)
+        worker.send(Command.WORK_EXCEPTION, handle, b"what")
+        assert client.expect(Command.WORK_EXCEPTION).fields == [handle, b"what"]
+
+
+@pytest.mark.parametrize("name", list(SERVERS))
+def test_check_args_only_looks_at_the_options(name: str) -> None:
+    server = SERVERS[name]("--check-args")
+    assert subprocess.run(server.command(), capture_output=True, timeout=60).returncode == 0
+    assert subprocess.run([*server.command(), "--telepathy"], capture_output=True, timeout=60).returncode != 0
 
 
 @pytest.mark.parametrize("name", list(SERVERS))

@@ -92,14 +92,73 @@ def test_can_do_timeout_is_kept_for_each_job(server: Embedded) -> None:
         for _ in range(2):
             worker.send(Command.GRAB_JOB)
             worker.expect(Command.JOB_ASSIGN)
-        worker.send(Command.PRE_SLEEP)  # in gearmand this forgets the timer
-        got = set()
+        eventually(lambda: server.status("timed") == (2, 0, 1))
         for _ in range(2):
-            worker.skip_to(Command.NOOP)
             worker.send(Command.GRAB_JOB)
-            got.add(worker.skip_to(Command.JOB_ASSIGN).handle)
-            worker.send(Command.PRE_SLEEP)
-        assert got == handles
+        assert {worker.expect(Command.JOB_ASSIGN).handle for _ in range(2)} == handles
+
+
+def test_a_late_answer_counts_while_no_other_worker_has_the_job(server: Embedded) -> None:
+    """In gearmand a worker that always takes too long gets the job again and again, and JOB_NOT_FOUND."""
+    with (
+        Peer.connect(server.address) as worker,
+        Peer.connect(server.address) as client,
+        Peer.connect(server.address) as other,
+    ):
+        worker.send(Command.CAN_DO_TIMEOUT, b"late", b"1000")
+        first = submit(client, b"late", command=Command.SUBMIT_JOB)
+        second = submit(client, b"late", command=Command.SUBMIT_JOB)
+        for _ in range(2):
+            worker.send(Command.GRAB_JOB)
+            worker.expect(Command.JOB_ASSIGN)
+        eventually(lambda: server.status("late") == (2, 0, 1))
+        worker.send(Command.WORK_STATUS, first, b"1", b"2")
+        assert client.expect(Command.WORK_STATUS).fields == [first, b"1", b"2"]
+        worker.send(Command.WORK_COMPLETE, first, b"late")
+        assert client.expect(Command.WORK_COMPLETE).fields == [first, b"late"]
+        other.send(Command.CAN_DO, b"late")
+        other.send(Command.GRAB_JOB)
+        assert other.expect(Command.JOB_ASSIGN).handle == second, "the first is done"
+        worker.send(Command.WORK_COMPLETE, second, b"too late")
+        assert worker.expect(Command.ERROR).code == b"JOB_NOT_FOUND"
+        other.send(Command.WORK_COMPLETE, second, b"right")
+        assert client.expect(Command.WORK_COMPLETE).fields == [second, b"right"]
+
+
+def test_high_goes_before_normal_before_low_whatever_the_function_and_functions_take_turns(server: Embedded) -> None:
+    """As in gearmand 2; in 1.1 one busy function starves a worker's others."""
+    names = [b"order1", b"order2", b"order3"]
+    with Peer.connect(server.address) as worker, Peer.connect(server.address) as client:
+        for name in names:
+            worker.send(Command.CAN_DO, name)
+            for command in (Command.SUBMIT_JOB_LOW_BG, Command.SUBMIT_JOB_BG, Command.SUBMIT_JOB_HIGH_BG):
+                for number in range(2):
+                    submit(client, name, b"%d %b %d" % (command, name, number), command)
+        got = []
+        for _ in range(18):
+            worker.send(Command.GRAB_JOB_UNIQ)
+            got.append(worker.expect(Command.JOB_ASSIGN_UNIQ))
+        priorities = [int(job.unique.split()[0]) for job in got]
+        order = [Command.SUBMIT_JOB_HIGH_BG] * 6 + [Command.SUBMIT_JOB_BG] * 6 + [Command.SUBMIT_JOB_LOW_BG] * 6
+        assert priorities == order
+        for start in range(0, 18, 3):
+            assert sorted(job.function for job in got[start : start + 3]) == names
+
+
+@pytest.mark.parametrize(("retries", "lost"), [("0", True), ("unlimited", False)])
+def test_no_retries_and_unlimited_retries_are_two_things(start: Start, retries: str, lost: bool) -> None:
+    server = start("--job-retries", retries)
+    with Peer.connect(server.address) as client:
+        handle = submit(client, b"f", command=Command.SUBMIT_JOB)
+        with Peer.connect(server.address) as worker:
+            worker.send(Command.CAN_DO, b"f")
+            worker.send(Command.GRAB_JOB)
+            assert worker.expect(Command.JOB_ASSIGN).handle == handle
+        if lost:
+            assert client.expect(Command.WORK_FAIL).handle == handle
+            assert server.text("show jobs") == []
+        else:
+            eventually(lambda: server.text("show jobs") == [f"{handle.decode()}\t1\t0\t0"])
 
 
 def test_a_background_job_outlives_the_foreground_client_that_joined_it(server: Embedded) -> None:
@@ -217,6 +276,9 @@ def test_a_taken_port_is_one_line(server: Embedded) -> None:
     [
         (["--listen", "::1:4730"], exits.USAGE, "an IPv6 address goes in brackets"),
         (["--max-packet", "much"], exits.USAGE, "'much' is not a size"),
+        (["--job-retries", "-1"], exits.USAGE, "a number from 0 up, or unlimited"),
+        (["--check-args", "--max-packet", "much"], exits.USAGE, "'much' is not a size"),
+        (["--check-args", "--tls-certificate", "/nowhere.pem"], exits.CONFIG, "/nowhere.pem"),
         (["--tls-key", "key.pem"], exits.USAGE, "need --tls-certificate"),
         (["--listen", "127.0.0.1:1", "--tls-certificate", "/nowhere.pem"], exits.CONFIG, "/nowhere.pem"),
         (["--queue", "/nowhere/queue"], exits.CONFIG, "the folder must exist"),

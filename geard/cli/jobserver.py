@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from geard.config import parse_address
@@ -10,6 +12,7 @@ from geard.config.units import format_duration, format_size, parse_duration, par
 from geard.errors import InvalidRequest
 from geard.jobserver.options import DEFAULT_LISTEN, Options
 
+UNLIMITED: Final = "unlimited"
 _DEFAULTS = Options()
 
 
@@ -25,6 +28,14 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
         return parse_size(value)
     except InvalidRequest as error:
         raise click.BadParameter(str(error), ctx, param) from error
+
+
+def _retries(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    if value == UNLIMITED:
+        return None
+    if not value.isascii() or not value.isdecimal() or len(value) > 9:
+        raise click.BadParameter(f"{value!r} is not a number from 0 up, or {UNLIMITED}", ctx, param)
+    return int(value)
 
 
 @click.command()
@@ -43,7 +54,15 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 )
 @click.option("--max-connections", type=click.IntRange(1), default=_DEFAULTS.max_connections, show_default=True)
 @click.option(
-    "--job-retries", type=click.IntRange(0), default=0, help="Drop a job that lost its worker so often. 0: never."
+    "--job-retries",
+    metavar="N",
+    callback=_retries,
+    default=UNLIMITED,
+    show_default=True,
+    help="Drop a job that lost its worker so often; with 0, or 1, the first time.",
+)
+@click.option(
+    "--exceptions", is_flag=True, help="Send WORK_EXCEPTION to every client, not only to those that ask for it."
 )
 @click.option(
     "--stall-timeout",
@@ -56,6 +75,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--tls-certificate", metavar="FILE", help="Speak TLS, with this certificate (PEM).")
 @click.option("--tls-key", metavar="FILE", help="The key of the certificate, when it is in a file of its own.")
 @click.option("--tls-ca", metavar="FILE", help="Ask clients and workers for a certificate that this authority signed.")
+@click.option("--check-args", is_flag=True, help="Check the options, and exit.")
 @click.option("-v", "--verbose", is_flag=True, help="Log each connection that ends, and why.")
 def jobserver(
     listen: str,
@@ -63,17 +83,20 @@ def jobserver(
     max_queue: int,
     max_packet: int,
     max_connections: int,
-    job_retries: int,
+    job_retries: int | None,
+    exceptions: bool,
     stall_timeout: float,
     tls_certificate: str | None,
     tls_key: str | None,
     tls_ca: str | None,
+    check_args: bool,
     verbose: bool,
 ) -> None:
     """Serve Gearman clients and workers: a job server for one machine, for tests and for the first day.
 
     Runs until TERM or INT. Without --queue, jobs are in memory only. Started by systemd with a socket, it serves
-    that one and --listen is not used.
+    that one and --listen is not used. --check-args looks at the options and at the files of TLS; it neither listens
+    nor opens the queue file.
 
     \b
     Examples:
@@ -88,6 +111,7 @@ def jobserver(
         max_packet_bytes=max_packet,
         max_connections=max_connections,
         job_retries=job_retries,
+        exceptions=exceptions,
         stall_timeout_seconds=stall_timeout,
         tls_certificate=tls_certificate,
         tls_key=tls_key,
@@ -102,6 +126,9 @@ def jobserver(
     from geard.jobserver.server import JobServer
     from geard.supervisor.sd_notify import READY, SdNotify
 
+    if check_args:
+        listeners.tls_context(options)
+        return
     logs.configure(Logging(), verbose=verbose, process="job server")
     server = JobServer(listeners.passed() or listeners.listen(address), options)
     server.run(on_ready=lambda: SdNotify().send(READY))

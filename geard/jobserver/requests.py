@@ -67,7 +67,7 @@ def _get_status(rules: Rules, peer: Peer, fields: list[bytes], now: float) -> No
 def _get_status_unique(rules: Rules, peer: Peer, fields: list[bytes], now: float) -> None:
     unique = fields[0]
     job = rules.find_unique(unique)
-    waiting = b"%d" % (len(job.clients) if job and job.clients else 0)
+    waiting = b"%d" % (sum(job.clients.values()) if job and job.clients else 0)
     rules.send(peer, answers.answer(Command.STATUS_RES_UNIQUE, unique, *_status(job), waiting))
 
 
@@ -108,7 +108,8 @@ def _reset_abilities(rules: Rules, peer: Peer, fields: list[bytes], now: float) 
 
 
 def _set_client_id(rules: Rules, peer: Peer, fields: list[bytes], now: float) -> None:
-    peer.client_id = fields[0]
+    if rules.accepts(peer, fields[0]):
+        peer.client_id = fields[0]
 
 
 def _pre_sleep(rules: Rules, peer: Peer, fields: list[bytes], now: float) -> None:
@@ -127,7 +128,9 @@ def _grab_job_uniq(rules: Rules, peer: Peer, fields: list[bytes], now: float) ->
     job = rules.grab(peer, now)
     if not peer.outbox:
         rules.unsent.append(peer)
-    peer.outbox.append(answers.NO_JOB if job is None else answers.job_assign_uniq(job))
+    packet = answers.NO_JOB if job is None else answers.job_assign_uniq(job)
+    peer.outbox.append(packet)
+    rules.spent += len(packet)
 
 
 def _grab_job_all(rules: Rules, peer: Peer, fields: list[bytes], now: float) -> None:

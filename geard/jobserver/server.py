@@ -2,10 +2,12 @@
 
 A turn of the loop: every connection that has something is read, and what it says is decided at once; before the loop
 waits again, the turn ends: what must be stored is committed, then each outbox is sent, one send for each connection.
+What takes longer than a turn may (much that one connection asked or is sent, long lists, a departure with many jobs)
+goes on in the next: see `geard.jobserver.turns`.
 
 Rules:
-- Outboxes are sent at the end of a turn only. So JOB_CREATED for a stored job leaves after the commit, whatever else
-  the turn holds, and all submissions of a turn share one commit.
+- Outboxes are sent at the end of a turn only, and requests that were left over are handled after that. So JOB_CREATED
+  for a stored job leaves after the commit, whatever else the turn holds, and all its submissions share one commit.
 - Everything runs in callbacks of gevent's loop, without a greenlet for each connection: thousands of idle ones cost
   little, and nothing here may block.
 - A connection that fails takes nothing else with it.
@@ -16,6 +18,7 @@ from __future__ import annotations
 import errno
 import gc
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -34,7 +37,10 @@ from geard.jobserver.listeners import allow_files, tls_context
 from geard.jobserver.options import Options
 from geard.jobserver.requests import HANDLERS
 from geard.jobserver.rules import Rules
+from geard.jobserver.state import Peer
 from geard.jobserver.store import CannotStore, Store
+from geard.jobserver.turns import SLICE_SECONDS, Turns
+from geard.printable import printable
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +50,8 @@ LONGEST_WAIT_SECONDS: Final = 1.0  # for a delayed job: the clock may be set mea
 SWEEPS: Final = 4  # in a stall timeout
 STORE_RETRY_SECONDS: Final = 1.0
 SPARE_FILES: Final = 64
+TURN_COST: Final = 1_000_000
+"""Of `Rules.spent`: what the requests of one connection may cost before others have their turn."""
 COLLECT_EVERY: Final = 100_000
 """Objects made before Python looks for cycles: no job is in one, and looking through all of them takes its time."""
 
@@ -64,7 +72,7 @@ class JobServer:
         self._tls = tls_context(options)
         self._store = Store(options.queue) if options.queue else None
         self.rules = Rules(
-            f"H:{socket.gethostname()}:".encode(),
+            b"H:%b:" % printable(os.fsencode(socket.gethostname()).decode(errors="backslashreplace")).encode(),
             max_queue=options.max_queue,
             job_retries=options.job_retries,
             durable=self._store is not None,
@@ -73,13 +81,16 @@ class JobServer:
         if self._store:
             for job in self._store.jobs():
                 self.rules.restore(*job)
+        self._closed = False
         self._connections: set[Connection] = set()
         self._stop = Event()
         self._full = False
+        self._late_tick = False  # there was more to tick than in one go
         self._store_fails = False
         self._due: float | None = None  # when the timer is set to
         loop = self._loop = gevent.get_hub().loop
         self._acceptors = [loop.io(listener.fileno(), READABLE) for listener in listeners]
+        self._turns = Turns(loop, self._take_turn)
         self._end_of_turn_watcher = loop.prepare(ref=False)
         self._timer = loop.timer(0, ref=False)
         sweep_seconds = options.stall_timeout_seconds / SWEEPS
@@ -130,12 +141,17 @@ class JobServer:
 
     def close(self) -> None:
         """Stop at once: end this turn, close every connection and the queue file. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
         self._stop.set()
+        self._turns.finish()
         self._end_of_turn()
         self.stop_accepting()
         for watcher in (*self._acceptors, self._end_of_turn_watcher, self._timer, self._sweeper):
             watcher.stop()
             watcher.close()
+        self._turns.close()
         for connection in self._connections:
             connection.close()
         self._connections.clear()
@@ -188,45 +204,93 @@ class JobServer:
             max_packet_bytes=self.options.max_packet_bytes,
             loop=self._loop,
             on_readable=self._read,
+            on_writable=self._turns.want,
         )
+        connection.exceptions = self.options.exceptions
         self._connections.add(connection)
 
     def _read(self, connection: Connection) -> None:
-        """Decide all that a connection has sent, up to a chunk. The answers leave at the end of the turn."""
-        rules, decoder, now = self.rules, connection.decoder, self._clock()
+        """Take what a connection has sent, and decide it."""
         try:
-            while True:
-                data = connection.receive()
-                if data is None:
-                    return
-                decoder.feed(data)
-                while True:
-                    for command, fields in decoder:
-                        HANDLERS[command](rules, connection, fields, now)
-                    line = decoder.take_line()
-                    if line is None:
-                        break
-                    rules.send(connection, admin.answer(rules, self._connections, line))
-                if not connection.has_more:
-                    return
+            data = connection.receive()
+            if data is not None:
+                connection.decoder.feed(data)
+                self._handle(connection)
         except GeardError as error:
             self._drop(connection, error)
         except Exception as error:
             log.exception("dropping %s: a bug in the job server", connection)
             self._drop(connection, error)
 
-    def _write_on(self, connection: Connection) -> None:
+    def _handle(self, connection: Connection) -> None:
+        """Decide all that a connection has sent, up to a turn's worth. The answers leave at the end of the turn."""
+        rules, decoder, now = self.rules, connection.decoder, self._clock()
+        stop = rules.spent + TURN_COST
+        connection.has_requests = False
+        while True:
+            for command, fields in decoder:
+                HANDLERS[command](rules, connection, fields, now)
+                if rules.spent > stop:
+                    self._handle_later(connection)
+                    return
+            if decoder.at_line:
+                # An answer in pieces goes behind all that was said before, so that has to leave first.
+                if not connection.has_answers and (line := decoder.take_line()) is not None:
+                    connection.answer = admin.answer(rules, self._connections, line)
+                if connection.has_answers:
+                    self._handle_later(connection)
+                    return
+            data = connection.receive() if connection.has_more else None
+            if data is None:
+                return
+            decoder.feed(data)
+
+    def _handle_later(self, connection: Connection) -> None:
+        connection.has_requests = True
+        connection.read_on(self._read)
+        self._turns.want(connection)
+
+    def _take_turn(self, connection: Connection) -> None:
+        """The next piece for the connection, of whatever it waits for; then the next of its requests."""
         try:
-            connection.resume(self._read)
+            errand = self.rules.errands.get(connection)
+            if errand is not None:
+                if next(errand, connection) is connection:
+                    self.rules.errands.pop(connection, None)
+                self._turns.want(connection)
+                return
+            if connection.has_answers:
+                self._write(connection)
+            if not connection.has_answers and not connection.gone:
+                if connection.has_requests or connection.has_more:
+                    self._handle(connection)
+                connection.read_on(self._read)
         except GeardError as error:
             self._drop(connection, error)
+        except Exception as error:
+            log.exception("dropping %s: a bug in the job server", connection)
+            self._drop(connection, error)
+
+    def _write(self, connection: Connection) -> None:
+        """Send of the connection's outbox what it takes; the rest when it takes more."""
+        try:
+            connection.write(self._loop)
+        except GeardError as error:
+            self._drop(connection, error)
+            return
+        if connection.has_answers:
+            connection.read_on(self._read)
+            if not connection.blocked:
+                self._turns.want(connection)
 
     def _drop(self, connection: Connection, reason: object) -> None:
+        if connection.gone:
+            return
         log.debug("%s", reason)
         self._connections.discard(connection)
         self._full = False
         connection.close()
-        self.rules.depart(connection)
+        self._turns.add_errand(self.rules.depart(connection))
 
     def _sweep(self) -> None:
         """Drop the connections that have stalled for the whole timeout."""
@@ -240,17 +304,26 @@ class JobServer:
 
     def _end_of_turn(self) -> None:
         rules = self.rules
+        if self._late_tick:
+            self._tick()
         if rules.staged or (rules.ended and not self._store_fails):
             self._commit()
-        while rules.unsent:
-            unsent, rules.unsent = rules.unsent, []
-            for peer in unsent:
-                if peer.outbox and isinstance(peer, Connection):
-                    try:
-                        peer.flush(self._loop, self._write_on)
-                    except GeardError as error:
-                        self._drop(peer, error)  # which may wake others: go round again
+        unsent, rules.unsent = rules.unsent, []
+        self._send(unsent)
+        self._turns.run()
+        self._turns.keep_awake(bool(rules.unsent or rules.staged or self._late_tick))
         self._set_timer()
+
+    def _send(self, peers: list[Peer]) -> None:
+        deadline = time.perf_counter() + SLICE_SECONDS
+        late = False
+        for peer in peers:
+            if peer.outbox and isinstance(peer, Connection):
+                if late:
+                    self._turns.want(peer)
+                else:
+                    self._write(peer)
+                    late = time.perf_counter() > deadline
 
     def _commit(self) -> None:
         rules = self.rules
@@ -290,7 +363,7 @@ class JobServer:
 
     def _tick(self) -> None:
         self._due = None
-        self.rules.tick(self._clock())
+        self._late_tick = self.rules.tick(self._clock())
 
 
 def _name(address: Any) -> str:

@@ -2,8 +2,11 @@
 
 Rules:
 - Only `rules.Rules` changes these; the network reads a peer's outbox and empties it.
-- A job that ended is `GONE` for good. It may still lie in a queue, which skips it: taking it out of the middle of a
-  deque would cost as much as the queue is long.
+- A job that ended is `GONE` for good. It may still lie in a queue, but never at its front: a queue that is not empty
+  has a job for a worker. Taking one out of the middle of a deque would cost as much as the queue is long.
+- A peer looks for jobs only where there may be some. A function that it offers is, for each priority, either among the
+  peer's `candidates` or has the peer among its `waiting`: it goes there when the peer finds that queue empty, and back
+  when a job is queued. So what a grab or a sleep costs does not grow with the functions that a worker offers.
 - There may be hundreds of thousands of jobs and thousands of peers, so all have slots and no container that is empty
   most of the time.
 """
@@ -11,8 +14,10 @@ Rules:
 from __future__ import annotations
 
 import enum
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Final
+
+from geard.printable import printable
 
 UNLIMITED: Final = (0, 0, 0)
 """The queue limits of a function that has none."""
@@ -54,6 +59,7 @@ class Job:
         "due",
         "function",
         "handle",
+        "late_worker",
         "numerator",
         "priority",
         "reducer",
@@ -85,8 +91,9 @@ class Job:
         self.reducer = reducer
         self.due = due  # in seconds since the epoch, when a delayed job may run; 0: at once
         self.state: State = QUEUED
-        self.clients: list[Peer] | None = None  # who hears of it; a client is in here once for each submission
+        self.clients: dict[Peer, int] | None = None  # who hears of it, and how often: once for each submission
         self.worker: Peer | None = None
+        self.late_worker: Peer | None = None  # ran over its time, and may still answer while no other has the job
         self.numerator = 0
         self.denominator = 0
         self.retries = 0  # how often it was handed back
@@ -109,14 +116,15 @@ class Function:
     __slots__ = (
         "by_unique",
         "by_workload",
+        "created",
         "gone",
+        "held",
         "limits",
         "name",
         "queues",
-        "ready",
         "running",
-        "sleepers",
         "total",
+        "waiting",
         "workers",
     )
 
@@ -124,43 +132,59 @@ class Function:
         self.name = name
         self.limits = limits  # by priority: no new job when there are so many in all; 0: no limit
         self.queues: tuple[deque[Job], ...] = (deque(), deque(), deque())
-        self.ready = 0  # jobs in the queues that a worker may have
-        self.gone = 0  # jobs in the queues that are GONE
+        self.gone = [0, 0, 0]  # jobs in the queues that are GONE
+        self.held = [0, 0, 0]  # delayed and staged jobs
         self.running = 0
-        self.total = 0  # ready, running, delayed and staged
+        self.total = 0  # in the queues, running, delayed and staged
         self.workers = 0  # CAN_DOs, as `status` counts them
-        self.sleepers: dict[Peer, None] = {}  # a set that keeps its order
+        self.created = False  # by an operator, who wants it known
+        self.waiting: tuple[dict[Peer, None], ...] = ({}, {}, {})  # who is to be told of a job: a set that keeps order
         self.by_unique: dict[bytes, Job] = {}
         self.by_workload: dict[bytes, Job] = {}  # jobs whose unique is "-": the workload tells them apart
 
     def __repr__(self) -> str:
-        return f"<Function {self.name!r} {self.ready} ready {self.running} running {self.workers} workers>"
+        return f"<Function {self.name!r} {self.total} jobs {self.running} running {self.workers} workers>"
 
-    def push(self, job: Job) -> None:
-        """Put a job at the end of its queue."""
-        job.state = QUEUED
-        self.queues[job.priority].append(job)
-        self.ready += 1
+    def queued(self, priority: int) -> int:
+        """How many jobs of this priority a worker may have now."""
+        return len(self.queues[priority]) - self.gone[priority]
 
-    def pop(self) -> Job:
-        """The next job, by priority and then by age. Only when `ready` says that there is one."""
-        for queue in self.queues:
-            while queue:
-                job = queue.popleft()
-                if job.state is QUEUED:
-                    self.ready -= 1
-                    return job
-                self.gone -= 1
-        raise LookupError(f"{self!r} has no job")
+    def pop(self, priority: int) -> Job:
+        """The oldest job of this priority. Raises IndexError when that queue is empty."""
+        queue = self.queues[priority]
+        job = queue.popleft()
+        if self.gone[priority]:
+            self._clear_front(priority)
+        return job
 
     def forget_queued(self, job: Job) -> None:
-        """A queued job is GONE: count it, free its workload, and sweep when most of the queue is like it."""
-        self.ready -= 1
-        self.gone += 1
-        job.workload = b""
-        if self.gone > 100 and self.gone > self.ready:
-            self.queues = tuple(deque(job for job in queue if job.state is QUEUED) for queue in self.queues)
-            self.gone = 0
+        """A queued job is GONE: count it, and sweep when most of the queue is like it."""
+        priority = job.priority
+        self.gone[priority] += 1
+        queue = self.queues[priority]
+        if self.gone[priority] > 100 and self.gone[priority] > len(queue) // 2:
+            live = [each for each in queue if each.state is QUEUED]
+            queue.clear()
+            queue.extend(live)
+            self.gone[priority] = 0
+        else:
+            self._clear_front(priority)
+
+    def _clear_front(self, priority: int) -> None:
+        queue = self.queues[priority]
+        while queue and queue[0].state is not QUEUED:
+            queue.popleft()
+            self.gone[priority] -= 1
+
+
+class Ability:
+    """That a worker offers a function."""
+
+    __slots__ = ("can_dos", "timeout_seconds")
+
+    def __init__(self) -> None:
+        self.can_dos = 0  # each counts as a worker in `status`
+        self.timeout_seconds = 0.0  # of CAN_DO_TIMEOUT; 0: none
 
 
 class Peer:
@@ -169,24 +193,34 @@ class Peer:
     __slots__ = (
         "abilities",
         "assigned",
+        "candidates",
         "client_id",
         "exceptions",
+        "gone",
+        "late",
         "outbox",
         "sleeping",
-        "timeouts",
+        "timed",
         "waits_for",
     )
 
     def __init__(self) -> None:
         self.outbox: list[bytes] = []  # packets to send at the end of the turn
-        self.abilities: tuple[Function, ...] = ()  # the last registered first, as they are served
-        self.timeouts: dict[Function, float] | None = None  # of CAN_DO_TIMEOUT
+        self.abilities: dict[Function, Ability] = {}  # in the order of their CAN_DO
+        self.candidates: tuple[OrderedDict[Function, None], ...] = _NO_CANDIDATES  # by priority; whose turn is first
+        self.timed = False  # has had a job with a deadline since it last slept
         self.assigned: dict[bytes, Job] = {}  # by handle
+        self.late: dict[bytes, Job] | None = None  # queued again, but it may still answer: see Job.late_worker
         self.waits_for: set[Job] = set()
         self.sleeping = False
-        self.exceptions = False  # asked for WORK_EXCEPTION
+        self.gone = False  # departed: nothing is sent to it
+        self.exceptions = False  # gets WORK_EXCEPTION
         self.client_id = b"-"
 
     def __repr__(self) -> str:
         kind = "asleep" if self.sleeping else "awake"
-        return f"<Peer {self.client_id.decode(errors='replace')} {kind} {len(self.assigned)} jobs>"
+        return f"<Peer {printable(self.client_id.decode(errors='replace'))} {kind} {len(self.assigned)} jobs>"
+
+
+_NO_CANDIDATES: Final[tuple[OrderedDict[Function, None], ...]] = (OrderedDict(), OrderedDict(), OrderedDict())
+"""Of every peer that has offered nothing yet, which most clients never do. Never changed."""

@@ -103,11 +103,16 @@ class Decoder:
             self._chunks += (data,)  # and no call between the two, where a signal could strike
             self._held += size
 
+    @property
+    def at_line(self) -> bool:
+        """Whether an admin command stands at the front, or the beginning of one."""
+        return self._text and self._held > 0 and self._chunks[0][0] != self._magic[0]
+
     def take_line(self) -> bytes | None:
         """The admin command that stands at the front, without its newline; None if none does, or not all of it.
 
         Raises ProtocolError for one that is too long."""
-        if not self._text or not self._held or self._chunks[0][0] == self._magic[0]:
+        if not self.at_line:
             return None
         data = b"".join(self._chunks)
         line, newline, rest = data.partition(b"\n")

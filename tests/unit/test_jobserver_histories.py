@@ -46,7 +46,10 @@ class ModelJob:
     due: int
     clients: list[int] = field(default_factory=list)
     worker: int | None = None
+    deadline: float = 0  # 0: none
+    late: int | None = None  # the worker that ran over it, while no other has the job
     retries: int = 0
+    assigned: int = 0  # in the order of being assigned
     place: int = 0  # in the order of being queued; 0: its time has not come
     cancelled: bool = False  # but its worker does not know
 
@@ -60,7 +63,7 @@ class Model:
 
     def __init__(self) -> None:
         self.jobs: list[ModelJob] = []
-        self.abilities: list[list[bytes]] = [[] for _ in range(PEERS)]
+        self.abilities: list[dict[bytes, int]] = [{} for _ in range(PEERS)]  # with the timeout
         self.assigned: list[list[ModelJob]] = [[] for _ in range(PEERS)]
         self.asleep = [False] * PEERS
         self.sent: list[list[Sent]] = [[] for _ in range(PEERS)]
@@ -81,17 +84,22 @@ class Model:
         self.places += 1
         job.place = self.places
         job.worker = None
+        job.deadline = 0
         for peer in range(PEERS):
             if self.asleep[peer] and job.function in self.abilities[peer]:
                 self.asleep[peer] = False
                 self.tell(peer, Command.NOOP)
 
-    def next_for(self, peer: int) -> ModelJob | None:
-        for function in reversed(self.abilities[peer]):
-            waiting = [job for job in self.jobs if job.function == function and job.place and job.worker is None]
-            if waiting:
-                return min(waiting, key=lambda job: (job.priority, job.place))
-        return None
+    def next_for(self, peer: int) -> list[ModelJob]:
+        """The jobs that may be next: of the highest priority, the oldest of each function."""
+        mine = [job for job in self.jobs if job.function in self.abilities[peer]]
+        waiting = [job for job in mine if job.place and job.worker is None]
+        best = min((job.priority for job in waiting), default=0)
+        oldest: dict[bytes, ModelJob] = {}
+        for job in sorted(waiting, key=lambda job: job.place):
+            if job.priority == best:
+                oldest.setdefault(job.function, job)
+        return list(oldest.values())
 
     def hand_back(self, job: ModelJob) -> None:
         if job.cancelled:
@@ -107,7 +115,7 @@ class Model:
             self.queue(job)
 
     def give_up(self, peer: int, functions: list[bytes]) -> None:
-        self.abilities[peer] = [name for name in self.abilities[peer] if name not in functions]
+        self.abilities[peer] = {name: time for name, time in self.abilities[peer].items() if name not in functions}
         back = [job for job in self.assigned[peer] if job.function in functions]
         self.assigned[peer] = [job for job in self.assigned[peer] if job not in back]
         for job in back:
@@ -175,15 +183,18 @@ class Histories(RuleBasedStateMachine):
         else:
             self.server.refuse("full")
 
-    @rule(peer=peers, function=functions)
-    def can_do(self, peer: int, function: bytes) -> None:
+    @rule(peer=peers, function=functions, seconds=st.sampled_from([0, 2]))
+    def can_do(self, peer: int, function: bytes, seconds: int) -> None:
         if function in self.model.abilities[peer]:
             return
-        self.model.abilities[peer].append(function)
+        self.model.abilities[peer][function] = seconds
         if self.model.asleep[peer] and self.model.next_for(peer):
             self.model.asleep[peer] = False
             self.model.tell(peer, Command.NOOP)
-        self.request(peer, Command.CAN_DO, function)
+        if seconds:
+            self.request(peer, Command.CAN_DO_TIMEOUT, function, b"%d" % (seconds * 1000))
+        else:
+            self.request(peer, Command.CAN_DO, function)
 
     @rule(peer=peers, function=functions)
     def cant_do(self, peer: int, function: bytes) -> None:
@@ -197,19 +208,27 @@ class Histories(RuleBasedStateMachine):
             self.model.tell(peer, Command.NOOP)
         else:
             self.model.asleep[peer] = True
+            for job in self.model.assigned[peer]:
+                job.deadline = 0
         self.request(peer, Command.PRE_SLEEP)
 
     @rule(peer=peers)
     def grab(self, peer: int) -> None:
         self.model.asleep[peer] = False
-        job = self.model.next_for(peer)
-        if job is None:
-            self.model.tell(peer, Command.NO_JOB)
-        else:
-            job.worker = peer
-            self.model.assigned[peer].append(job)
-            self.model.tell(peer, Command.JOB_ASSIGN_UNIQ, job.handle, job.function, job.unique, job.workload)
+        could = self.model.next_for(peer)
         self.request(peer, Command.GRAB_JOB_UNIQ)
+        if not could:
+            self.model.tell(peer, Command.NO_JOB)
+            return
+        packet = self.peers[peer].outbox[-1]
+        [job] = [job for job in could if b"\0RES\0\0\0\x1f" in packet and job.handle + b"\0" in packet]
+        job.worker, job.late = peer, None
+        timeout = self.model.abilities[peer][job.function]
+        job.deadline = self.now + timeout if timeout else 0
+        self.model.places += 1
+        job.assigned = self.model.places
+        self.model.assigned[peer].append(job)
+        self.model.tell(peer, Command.JOB_ASSIGN_UNIQ, job.handle, job.function, job.unique, job.workload)
 
     @rule(
         peer=peers,
@@ -217,19 +236,21 @@ class Histories(RuleBasedStateMachine):
         command=st.sampled_from([Command.WORK_COMPLETE, Command.WORK_FAIL, Command.WORK_DATA, Command.WORK_EXCEPTION]),
     )
     def report(self, peer: int, data: st.DataObject, command: Command) -> None:
-        everything: list[ModelJob | None] = [job for jobs in self.model.assigned for job in jobs]
+        late = [job for job in self.model.jobs if job.late is not None]
+        everything: list[ModelJob | None] = [*(job for jobs in self.model.assigned for job in jobs), *late]
         everything = everything or [None]
         job = data.draw(st.sampled_from(everything))
         handle = job.handle if job else b"H:x:999"
         fields = [handle] if command == Command.WORK_FAIL else [handle, b"d"]
-        if job not in self.model.assigned[peer]:
+        if job is None or (job not in self.model.assigned[peer] and job.late != peer):
             self.model.sent[peer].append((Command.ERROR, [b"JOB_NOT_FOUND"]))
-        elif job is not None:
+        else:
             told = command if command != Command.WORK_EXCEPTION else Command.WORK_FAIL
             for client in [] if job.cancelled else job.clients:
                 self.model.tell(client, told, *(fields if told == command else [handle]))
             if command != Command.WORK_DATA:
-                self.model.assigned[peer].remove(job)
+                if job in self.model.assigned[peer]:
+                    self.model.assigned[peer].remove(job)
                 if not job.cancelled:
                     self.model.jobs.remove(job)
         self.request(peer, command, *fields)
@@ -242,7 +263,7 @@ class Histories(RuleBasedStateMachine):
         for client in job.clients:
             self.model.tell(client, Command.WORK_FAIL, job.handle)
         self.model.jobs.remove(job)
-        job.cancelled = True
+        job.cancelled, job.late = True, None
         assert self.server.cancel(job.handle)
         assert not self.server.cancel(job.handle)
 
@@ -256,8 +277,12 @@ class Histories(RuleBasedStateMachine):
                 job.clients = [client for client in job.clients if client != peer]
                 if not job.clients and not job.background and job.worker is None:
                     model.jobs.remove(job)
+        for job in model.jobs:
+            if job.late == peer:
+                job.late = None
         model.sent[peer].clear()
-        self.server.depart(self.peers[peer])
+        for _ in self.server.depart(self.peers[peer]):
+            pass
         assert not self.peers[peer].outbox
         self.peers[peer] = Peer()
 
@@ -267,7 +292,14 @@ class Histories(RuleBasedStateMachine):
         late = [job for job in self.model.jobs if not job.place and job.due <= self.now]
         for job in sorted(late, key=lambda job: (job.due, job.number)):
             self.model.queue(job)
-        self.server.tick(self.now)
+        over = [job for jobs in self.model.assigned for job in jobs if 0 < job.deadline <= self.now]
+        for job in sorted(over, key=lambda job: job.assigned):
+            worker = job.worker
+            assert worker is not None
+            self.model.assigned[worker].remove(job)
+            self.model.hand_back(job)
+            job.late = worker if job in self.model.jobs else None
+        assert not self.server.tick(self.now)
 
     @invariant()
     def everybody_heard_what_the_model_says(self) -> None:
@@ -292,19 +324,29 @@ class Histories(RuleBasedStateMachine):
         assert set(server.jobs) == {job.handle for job in model.jobs}
         if server.durable:
             assert self.stored == {job.number for job in model.jobs if job.background}
+        assert set(server.functions) == {job.function for job in model.jobs}.union(*model.abilities)
         for name, function in server.functions.items():
             mine = [job for job in model.jobs if job.function == name]
             running = [job for job in mine if job.worker is not None]
             waiting = [job for job in mine if job.place and job.worker is None]
-            assert (function.total, function.running, function.ready) == (len(mine), len(running), len(waiting))
+            assert (function.total, function.running) == (len(mine), len(running))
+            for priority, queue in enumerate(function.queues):
+                assert function.queued(priority) == sum(job.priority == priority for job in waiting)
+                assert sum(job.state is State.GONE for job in queue) == function.gone[priority]
+                assert not queue or queue[0].state is State.QUEUED
+                held = [job for job in mine if job.worker is None and not job.place]
+                assert function.held[priority] == sum(job.priority == priority for job in held)
             assert len(function.by_unique) == len({job.unique for job in mine if job.unique not in (b"", b"-")})
-            assert sum(map(len, function.queues)) == function.ready + function.gone
             assert function.workers == sum(name in abilities for abilities in model.abilities)
         for number, peer in enumerate(self.peers):
             assert peer.sleeping == model.asleep[number]
             assert list(peer.assigned) == [job.handle for job in model.assigned[number]]
+            assert set(peer.late or ()) == {job.handle for job in model.jobs if job.late == number}
             assert {job.handle for job in peer.waits_for} == {j.handle for j in model.jobs if number in j.clients}
             assert all(job.state is not State.GONE for job in peer.waits_for)
+        assert set(server.uniques) == {job.unique for job in model.jobs} - {b"", b"-"}
+        assert all(job.unique == unique for unique, job in server.uniques.items())
+        assert all(server.jobs[job.handle] is job for job in server.uniques.values())
         for handle, job in server.jobs.items():
             assert job.retries == next(each.retries for each in model.jobs if each.handle == handle)
 
