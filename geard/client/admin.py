@@ -59,11 +59,11 @@ class Admin:
 
     def status(self) -> list[FunctionStatus]:
         """Each function's jobs and workers."""
-        return self._rows(FunctionStatus.parse, "status")
+        return self._rows(FunctionStatus.parse_list, "status")
 
     def priority_status(self) -> list[PriorityStatus]:
         """Each function's waiting jobs by priority, and its workers."""
-        return self._rows(PriorityStatus.parse, "prioritystatus")
+        return self._rows(PriorityStatus.parse_list, "prioritystatus")
 
     def delayed_status(self) -> list[DelayedStatus]:
         """Each function's waiting jobs that are not due yet. gearmand cannot tell: ServerError."""
@@ -71,15 +71,17 @@ class Admin:
 
     def workers(self) -> list[WorkerStatus]:
         """Every connection to the job server; those with functions are workers."""
-        return self._rows(WorkerStatus.parse, "workers")
+        return self._rows(WorkerStatus.parse_list, "workers")
 
     def show_jobs(self) -> list[JobStatus]:
         """Every job that the job server holds."""
-        return self._rows(JobStatus.parse, "show", "jobs")
+        return self._rows(JobStatus.parse_list, "show", "jobs")
 
     def show_unique_jobs(self) -> list[str]:
         """The unique of every job that the job server holds; empty for a job without."""
-        return self._rows(lambda line: line.decode(errors="backslashreplace"), "show", "unique", "jobs")
+        return self._rows(
+            lambda lines: [line.decode(errors="backslashreplace") for line in lines], "show", "unique", "jobs"
+        )
 
     def version(self) -> str:
         """The job server's version, as it calls it."""
@@ -120,9 +122,9 @@ class Admin:
             line = self._ask(words, lambda data: data if data.endswith(b"\n") else None)
             return text.answer_line(line).decode(errors="backslashreplace")
 
-    def _rows(self, parse: Callable[[bytes], T], *words: str) -> list[T]:
+    def _rows(self, parse: Callable[[list[bytes]], list[T]], *words: str) -> list[T]:
         with self._named():
-            return [parse(line) for line in self._ask(words, text.answer_to_list)]
+            return parse(self._ask(words, text.answer_to_list))
 
     @contextmanager
     def _named(self) -> Iterator[None]:

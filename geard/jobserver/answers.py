@@ -53,6 +53,7 @@ def error(code: str, text: str) -> bytes:
 QUEUE_FULL: Final = error("QUEUE_ERROR", "Job queue is full")
 UNIQUE_TOO_LARGE: Final = error("ARGUMENT_TOO_LARGE", "Unique value too large")
 NAME_TOO_LARGE: Final = error("ARGUMENT_TOO_LARGE", "Function name or client id too large")
+TOO_MANY_FUNCTIONS: Final = error("ARGUMENT_TOO_LARGE", "Too many functions")
 UNKNOWN_OPTION: Final = error("UNKNOWN_OPTION", "Server does not recognize given option")
 NOT_EXPECTED: Final = error("INVALID_COMMAND", "Command not expected")
 RESULT_NOT_FOUND: Final = error("JOB_NOT_FOUND", "Job given in work result not found")

@@ -152,7 +152,8 @@ class Connection(RemotePeer):
             return
         self._take_outbox()
         budget = TURN_BYTES
-        while budget > 0 and not self.blocked and (self._backlog or self._make_pieces()):
+        self._make_pieces()
+        while budget > 0 and not self.blocked and self._backlog:
             piece = self._piece()
             sent = self._send(piece)
             self._let_go(sent)
@@ -174,21 +175,21 @@ class Connection(RemotePeer):
         self.has_requests = False
         self.sock.close()
 
-    def _make_pieces(self) -> bool:
-        """Make some more of the answer, and take what came meanwhile when it is whole. False if nothing was made: it
-        has its next turn later, or there is no answer."""
+    def _make_pieces(self) -> None:
+        """Make some more of the answer if all that was made is sent; take what came meanwhile when it is whole."""
+        if self.answer is None or self._backlog:
+            return
         made = 0
-        for piece in self.answer or ():
+        for piece in self.answer:
             if piece:
                 self._keep(piece)
             made += len(piece) + ENTRY_BYTES  # a piece may be empty: it took its time all the same
             if made > PIECES_BYTES:
-                return bool(self._backlog)
+                return
         self.answer = None
         for packet in self._after:
             self._keep(packet)
         self._after, self._after_bytes = [], 0
-        return bool(self._backlog)
 
     def _take_outbox(self) -> None:
         if self.answer is None:

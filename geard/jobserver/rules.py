@@ -52,6 +52,8 @@ TICK_SECONDS: Final = 0.25
 MAX_UNIQUE_BYTES: Final = 64
 MAX_NAME_BYTES: Final = 4096
 """Of a function name or client id; gearmand takes any."""
+MAX_ABILITIES: Final = 100_000
+"""Functions that one worker may offer; gearmand takes any number."""
 STEP: Final = 256
 """Jobs or functions that are dealt with before others get their turn."""
 _SEND_COST: Final = 64
@@ -249,11 +251,15 @@ class Rules:
         if name not in self.functions and not self.accepts(peer, name):
             return
         function = self.function(name)
-        function.workers += 1
         ability = peer.abilities.get(function)
         if ability is None:
+            if len(peer.abilities) >= MAX_ABILITIES:
+                self._forget_if_idle(function)
+                self.send(peer, answers.TOO_MANY_FUNCTIONS)
+                return
             ability = peer.abilities[function] = Ability()
             self._look_for(peer, function)
+        function.workers += 1
         ability.can_dos += 1
         ability.timeout_seconds = timeout_seconds
 
@@ -417,8 +423,7 @@ class Rules:
     def _enqueue(self, job: Job) -> None:
         """Put a job at the end of its queue, and tell those who look for one."""
         function, priority = job.function, job.priority
-        job.state = QUEUED
-        function.queues[priority].append(job)
+        function.push(job)
         waiting = function.waiting[priority]
         if waiting:
             for peer in waiting:

@@ -52,8 +52,9 @@ STORE_RETRY_SECONDS: Final = 1.0
 SPARE_FILES: Final = 64
 TURN_COST: Final = 1_000_000
 """Of `Rules.spent`: what the requests of one connection may cost before others have their turn."""
-COLLECT_EVERY: Final = 100_000
-"""Objects made before Python looks for cycles: no job is in one, and looking through all of them takes its time."""
+COLLECT: Final = (50_000, 1, 1_000_000)
+"""When Python looks for cycles (see gc.set_threshold): among new objects, twice in their life, and in effect never
+among all: no job is in a cycle, and to look through half a million of them takes longer than anybody may wait."""
 
 
 class JobServer:
@@ -106,7 +107,7 @@ class JobServer:
 
     def run(self, *, on_ready: Callable[[], None] = lambda: None) -> None:
         """Serve until `stop`, TERM or INT, in a process of its own. The queue file is whole when this returns."""
-        gc.set_threshold(COLLECT_EVERY)
+        gc.set_threshold(*COLLECT)
         setproctitle(f"geard: job server on {', '.join(self.addresses)}")
         signals = [gevent.signal_handler(signum, self.stop) for signum in (signal.SIGTERM, signal.SIGINT)]
         self.start()

@@ -131,7 +131,7 @@ class Function:
     def __init__(self, name: bytes, limits: tuple[int, int, int] = UNLIMITED) -> None:
         self.name = name
         self.limits = limits  # by priority: no new job when there are so many in all; 0: no limit
-        self.queues: tuple[deque[Job], ...] = (deque(), deque(), deque())
+        self.queues: list[deque[Job]] = [_NO_JOBS, _NO_JOBS, _NO_JOBS]
         self.gone = [0, 0, 0]  # jobs in the queues that are GONE
         self.held = [0, 0, 0]  # delayed and staged jobs
         self.running = 0
@@ -148,6 +148,14 @@ class Function:
     def queued(self, priority: int) -> int:
         """How many jobs of this priority a worker may have now."""
         return len(self.queues[priority]) - self.gone[priority]
+
+    def push(self, job: Job) -> None:
+        """Put a job at the end of its queue."""
+        job.state = QUEUED
+        queue = self.queues[job.priority]
+        if queue is _NO_JOBS:
+            queue = self.queues[job.priority] = deque()
+        queue.append(job)
 
     def pop(self, priority: int) -> Job:
         """The oldest job of this priority. Raises IndexError when that queue is empty."""
@@ -222,5 +230,7 @@ class Peer:
         return f"<Peer {printable(self.client_id.decode(errors='replace'))} {kind} {len(self.assigned)} jobs>"
 
 
+_NO_JOBS: Final[deque[Job]] = deque(maxlen=0)
+"""The queue of every function that never had a job of that priority: deques take more than the rest. Never changed."""
 _NO_CANDIDATES: Final[tuple[OrderedDict[Function, None], ...]] = (OrderedDict(), OrderedDict(), OrderedDict())
 """Of every peer that has offered nothing yet, which most clients never do. Never changed."""

@@ -1,13 +1,18 @@
 """The admin text protocol: one line asks, one line or a list that ends with a line `.` answers.
 
-Rules: each kind of row parses what its own `format` writes, and both are what gearmand 1.1.20 prints, so that the
-client and the embedded job server share them. A row may have more columns than we know: a newer server's are ignored.
-Text is UTF-8; bytes that are not are shown as `\\xNN`.
+Rules: rows are what gearmand 1.1.20 prints, and the embedded job server too. A row may have more columns than we know:
+a newer server's are ignored. Text is UTF-8; bytes that are not are shown as `\\xNN`.
+
+gearmand prints names as they are, tabs and newlines in them too. So a row is found by its numbers, which stand at its
+end (of a worker: at its beginning), and may be several lines: whatever somebody called a function, the others can be
+read. The embedded job server escapes what would break a line.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final, TypeVar
 from urllib.parse import unquote_plus
 
@@ -19,22 +24,42 @@ LIST_END: Final = b".\n"
 
 R = TypeVar("R", bound="Row")
 
+_IS_ERROR = re.compile(rb"ERR\b(?![^\n]*\t\d+\n)[^\n]*\n").fullmatch  # and no function that somebody called ERR
+_BEGINS_WORKER = re.compile(rb"\d+ [0-9A-Fa-f:.%]\S* ").match
+
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
-    """A line of a list: its columns, with a tab between."""
+    """A row of a list: its columns, with a tab between."""
 
     @classmethod
     def parse(cls: type[R], line: bytes) -> R:
         """The row that a line without its end says. Raises ProtocolError."""
-        try:
-            return msgspec.convert(_text(line).split("\t"), cls, strict=False)
-        except msgspec.ValidationError as error:
-            raise ProtocolError(f"expected a line of {cls._columns()}, got {line[:200]!r}: {error}") from error
+        cells = _text(line).split("\t")
+        names = len(cells) - len(cls.__struct_fields__) + 1  # so many cells the name has, if there are tabs in it
+        for row in (cells, ["\t".join(cells[:names]), *cells[names:]] if names > 1 else cells):
+            with suppress(msgspec.ValidationError):
+                return msgspec.convert(row, cls, strict=False)
+        raise ProtocolError(f"expected a line of {cls._columns()}, got {line[:200]!r}")
 
-    def format(self) -> bytes:
-        """The line, with its end."""
-        cells = msgspec.structs.astuple(self)
-        return "\t".join(str(int(cell)) if isinstance(cell, bool) else str(cell) for cell in cells).encode() + b"\n"
+    @classmethod
+    def parse_list(cls: type[R], lines: Iterable[bytes]) -> list[R]:
+        """The rows of a list. Lines that are none begin the name in the next. Raises ProtocolError for one that does
+        not end."""
+        rows: list[R] = []
+        begun: list[bytes] = []
+        for line in lines:
+            try:
+                row = cls.parse(line)
+            except ProtocolError:
+                begun.append(line)
+                continue
+            if begun:
+                row = cls.parse(b"\n".join((*begun, line)))
+                begun.clear()
+            rows.append(row)
+        if begun:
+            cls.parse(begun[0])
+        return rows
 
     @classmethod
     def _columns(cls) -> str:
@@ -92,12 +117,18 @@ class WorkerStatus(Row, frozen=True, array_like=True):
         client_id, colon, functions = rest.partition(" :")
         if not colon or not fd.isdecimal():
             raise ProtocolError(f"expected a line of {cls._columns()}, got {line[:200]!r}")
-        return cls(int(fd), address, client_id, tuple(functions.split()))
+        return cls(int(fd), address, client_id, tuple(filter(None, functions.split(" "))))
 
-    def format(self) -> bytes:
-        """The line, with its end."""
-        head = f"{self.fd} {self.address} {self.client_id} :"
-        return " ".join((head, *self.functions)).encode() + b"\n"
+    @classmethod
+    def parse_list(cls, lines: Iterable[bytes]) -> list[WorkerStatus]:
+        """The rows of a list. A line that does not begin one belongs to the last. Raises ProtocolError."""
+        rows: list[bytes] = []
+        for line in lines:
+            if rows and not _BEGINS_WORKER(line):
+                rows[-1] += b"\n" + line
+            else:
+                rows.append(line)
+        return [cls.parse(row) for row in rows]
 
 
 def request(*words: str) -> bytes:
@@ -110,8 +141,8 @@ def request(*words: str) -> bytes:
 
 def answer_to_list(data: bytes) -> list[bytes] | None:
     """The lines of a list, without their ends; None while more is to come. Raises ServerError for an ERR line."""
-    if data.startswith(b"ERR"):
-        return [answer_line(data)] if data.endswith(b"\n") else None
+    if _IS_ERROR(data):
+        return [answer_line(data)]
     if data != LIST_END and not data.endswith(b"\n" + LIST_END):
         return None
     return data[: -len(LIST_END)].split(b"\n")[:-1]
@@ -125,11 +156,6 @@ def answer_line(data: bytes) -> bytes:
     if word == b"ERR":
         raise _server_error(_text(rest))
     raise ProtocolError(f"expected a line with OK or ERR, got {data[:200]!r}")
-
-
-def format_list(rows: Iterable[Row]) -> bytes:
-    """The answer that lists these rows."""
-    return b"".join([*(row.format() for row in rows), LIST_END])
 
 
 def _server_error(text: str) -> ServerError:
