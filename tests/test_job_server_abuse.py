@@ -26,6 +26,14 @@ def server() -> Iterator[Embedded]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Embedded]:
+    """For tests that do not measure its memory."""
+    with Embedded() as server:
+        assert isinstance(server, Embedded)
+        yield server
+
+
 def memory(server: Embedded, key: str) -> int:
     """VmRSS or VmHWM (the peak), in bytes."""
     assert server.process
@@ -147,24 +155,24 @@ def test_a_list_stays_whole_between_the_packets_that_come_meanwhile(server: Embe
         assert 1 <= len(rows) < count
 
 
-def test_a_client_with_many_jobs_goes_and_none_is_left(server: Embedded) -> None:
-    with Peer.connect(server.address) as other:
-        client = Peer.connect(server.address)
+def test_a_client_with_many_jobs_goes_and_none_is_left(shared: Embedded) -> None:
+    with Peer.connect(shared.address) as other:
+        client = Peer.connect(shared.address)
         submit_many(client, b"f", [b"w"] * 5000, Command.SUBMIT_JOB)
         client.close()
         echo(other)
-        eventually(lambda: server.text("status") == [])
+        eventually(lambda: shared.text("status") == [])
 
 
-def test_maxqueue_with_what_is_no_number_is_an_error_and_the_connection_stays(server: Embedded) -> None:
-    with socket.create_connection((HOST, server.port), 30) as admin:
+def test_maxqueue_with_what_is_no_number_is_an_error_and_the_connection_stays(shared: Embedded) -> None:
+    with socket.create_connection((HOST, shared.port), 30) as admin:
         file = admin.makefile("rb")
         for word in (b"--5", b"9" * 5000):
             admin.sendall(b"maxqueue f %b\n" % word)
             assert file.readline().startswith(b"ERR INVALID_ARGUMENTS ")
         admin.sendall(b"version\n")
         assert file.readline().startswith(b"OK ")
-    assert "Traceback" not in server.log
+    assert "Traceback" not in shared.log
 
 
 def test_names_that_would_break_a_line_do_not_make_a_job_server_look_down(job_server: JobServerProcess) -> None:
@@ -185,21 +193,21 @@ def test_names_that_would_break_a_line_do_not_make_a_job_server_look_down(job_se
             assert b"\x1b" not in done.stdout
 
 
-def test_gearadmin_reads_whatever_names_there_are(server: Embedded) -> None:
-    with Peer.connect(server.address) as worker:
+def test_gearadmin_reads_whatever_names_there_are(shared: Embedded) -> None:
+    with Peer.connect(shared.address) as worker:
         worker.send(Command.CAN_DO, b"n\nm\t7")
         echo(worker)
-        assert server.text("status") == [r"n\nm\t7" + "\t0\t0\t1"]
-        assert [row for row in server.text("workers") if r"- : n\nm\t7" in row]
+        assert shared.text("status") == [r"n\nm\t7" + "\t0\t0\t1"]
+        assert [row for row in shared.text("workers") if r"- : n\nm\t7" in row]
 
 
-def test_rubbish_of_every_kind_ends_in_an_error_or_the_end_of_its_connection(server: Embedded) -> None:
+def test_rubbish_of_every_kind_ends_in_an_error_or_the_end_of_its_connection(shared: Embedded) -> None:
     bodies = [b"", b"\0", b"f", b"f\0", b"f\0u\0w", b"\xff" * 70, b"h\0-1\0" + b"9" * 40, b"\0\0\0\0\0\0\0\0\0"]
-    with Peer.connect(server.address) as other:
+    with Peer.connect(shared.address) as other:
         for code in range(45):
             for body in bodies:
-                with socket.create_connection((HOST, server.port), 30) as peer:
+                with socket.create_connection((HOST, shared.port), 30) as peer:
                     peer.sendall(REQUEST + code.to_bytes(4, "big") + len(body).to_bytes(4, "big") + body)
         echo(other)
-    assert "bug in the job server" not in server.log
-    assert "Traceback" not in server.log
+    assert "bug in the job server" not in shared.log
+    assert "Traceback" not in shared.log
