@@ -67,7 +67,7 @@ class Admin:
 
     def delayed_status(self) -> list[DelayedStatus]:
         """Each function's waiting jobs that are not due yet. gearmand cannot tell: ServerError."""
-        return self._rows(DelayedStatus.parse, "delayedstatus")
+        return self._rows(DelayedStatus.parse_list, "delayedstatus")
 
     def workers(self) -> list[WorkerStatus]:
         """Every connection to the job server; those with functions are workers."""
