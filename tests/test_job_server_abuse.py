@@ -153,7 +153,7 @@ def test_a_list_stays_whole_between_the_packets_that_come_meanwhile(server: Embe
         assert rows[-2:] == [b".", b""]
         assert len(set(rows)) == len(rows)
         assert all(row.count(b"\t") == 3 for row in rows[:-2])
-        assert 1 <= len(rows) < count
+        assert 2 <= len(rows) <= count + 3
 
 
 def test_a_client_with_many_jobs_goes_and_none_is_left(shared: Embedded) -> None:
