@@ -25,6 +25,9 @@ _HOME = {
     "JobServer": "geard.config",
     "JobTimeout": "geard.errors",
     "QueueFull": "geard.errors",
+    "Fail": "geard.verdicts",
+    "Reject": "geard.verdicts",
+    "Retry": "geard.verdicts",
     "ServerError": "geard.errors",
     "Task": "geard.client",
     "Worker": "geard.worker",
@@ -55,6 +58,9 @@ if TYPE_CHECKING:
     from geard.errors import JobTimeout as JobTimeout
     from geard.errors import QueueFull as QueueFull
     from geard.errors import ServerError as ServerError
+    from geard.verdicts import Fail as Fail
+    from geard.verdicts import Reject as Reject
+    from geard.verdicts import Retry as Retry
     from geard.worker import Job as Job
     from geard.worker import Worker as Worker
     from geard.worker import WorkerPool as WorkerPool

@@ -61,6 +61,7 @@ class Start(Struct, frozen=True, tag=True):
     presence: int | None = None
     seat: int | None = None
     suspects: tuple[Suspect, ...] = ()
+    dead_letters: str = ""  # the Unix socket of the process that keeps them
     version: str = __version__  # of the supervisor
     protocol: int = PROTOCOL
 

@@ -88,7 +88,7 @@ def test_many_jobs_share_a_few_processes_and_a_fresh_one_is_fresh() -> None:
 
     def run() -> None:
         packets: list[Packet] = []
-        ending, _ = isolation.run("process_id", str(SERVER), job("process_id"), packets.append, fresh=False)
+        ending, *_ = isolation.run("process_id", str(SERVER), job("process_id"), packets.append, fresh=False)
         assert ending == ""
         pids.append(packets[0].fields[1].decode())
 
@@ -101,7 +101,7 @@ def test_many_jobs_share_a_few_processes_and_a_fresh_one_is_fresh() -> None:
         assert len(pids) == 8
         assert len(set(pids)) <= 4
         packets: list[Packet] = []
-        ending, alone = isolation.run("process_id", str(SERVER), job("process_id"), packets.append, fresh=True)
+        ending, alone, _ = isolation.run("process_id", str(SERVER), job("process_id"), packets.append, fresh=True)
         assert (ending, alone) == ("", True)
         assert packets[0].fields[1].decode() not in pids
     finally:

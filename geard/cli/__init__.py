@@ -27,6 +27,7 @@ COMMANDS: Final = {  # name -> the module and the attribute that hold it
     "stop": "geard.cli.control:stop",
     "schedules": "geard.cli.schedules:schedules",
     "monitor": "geard.cli.monitor:monitor",
+    "dead": "geard.cli.dead:dead",
     "unit": "geard.cli.unit:unit",
     "reap": "geard.cli.reap:reap",
     "jobserver": "geard.cli.jobserver:jobserver",

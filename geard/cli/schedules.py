@@ -7,7 +7,7 @@ import time
 import click
 
 from geard.cli.answers import aligned
-from geard.cli.control import with_socket
+from geard.cli.control import find_socket, socket_options
 from geard.cli.output import Line, say, write_json, write_lines
 from geard.client import Client
 from geard.config import default_path, load_config
@@ -23,9 +23,9 @@ HEADER = ("SCHEDULE", "FUNCTION", "WHEN", "NEXT", "LAST", "SUBMITTED", "WAITING"
 
 
 @click.group(invoke_without_command=True)
-@with_socket
+@socket_options
 @click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
-def schedules(socket_path: str, as_json: bool) -> None:
+def schedules(config: str | None, path: str | None, as_json: bool) -> None:
     """Show the daemon's schedules: when each is due next, when it was last, and what waits on the job servers.
 
     \b
@@ -37,6 +37,7 @@ def schedules(socket_path: str, as_json: bool) -> None:
     """
     if click.get_current_context().invoked_subcommand:
         return
+    socket_path = path or find_socket(config)
     states = ask(socket_path, answers.SCHEDULES).schedules
     if states is None:
         raise GeardError(f"the supervisor on {socket_path} did not say what it schedules")

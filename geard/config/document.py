@@ -153,6 +153,8 @@ class Document:
         if not isinstance(node, yaml.ScalarNode):
             self._note("a key cannot be a list or a mapping", node.start_mark, path, expected="text")
             return None
+        if node.value == "on":
+            return "on"  # a key of ours, which YAML 1.1 has for true
         value = self._scalar(node, path)
         if isinstance(value, str):
             return value

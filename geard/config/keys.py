@@ -10,8 +10,19 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from geard.config.address import ADDRESS_EXPECTED, parse_address
-from geard.config.model import DEFAULT_PORT, Capability, Config, JobServer, Logging, Schedule, Tls
+from geard.config.model import (
+    DEFAULT_PORT,
+    Capability,
+    Config,
+    DeadLetterFile,
+    JobServer,
+    Logging,
+    Retry,
+    Schedule,
+    Tls,
+)
 from geard.config.monitor import monitor
+from geard.config.policies import check_dead_letters, check_retry, exceptions, wait
 from geard.config.problems import At, Refused, describe
 from geard.config.records import Check, Key, list_of, record, usable
 from geard.config.schedules import check_when, check_workloads, cron, every, timezone
@@ -42,6 +53,7 @@ from geard.errors import InvalidRequest
 MAX_PACKET_BYTES: Final = 2**32 - 1  # what the size in a packet's header can say
 
 greenlets = whole_number(1, 100_000)
+retry_times = whole_number(1, 1000)
 
 
 # --- job servers -------------------------------------------------------------------------------------------------
@@ -149,6 +161,20 @@ def capabilities(value: Any, at: At) -> dict[str, Capability]:
     return found
 
 
+RETRY_KEYS: Final = {
+    "times": Key(retry_times),
+    "wait": Key(wait),
+    "on": Key(exceptions),
+    "not_on": Key(exceptions),
+}
+_retry = record(Retry, RETRY_KEYS, Check(frozenset({"on", "not_on"}), check_retry))
+
+
+def retry(value: Any, at: At) -> Retry:
+    """How often a job runs again, alone or in a mapping."""
+    return _retry(value, at) if isinstance(value, Mapping) else Retry(retry_times(value, at))
+
+
 CAPABILITY_KEYS: Final = {
     "function": Key(function),
     "encoding": Key(encoding),
@@ -156,6 +182,8 @@ CAPABILITY_KEYS: Final = {
     "greenlets_per_server": Key(greenlets),
     "processes": Key(processes),
     "thread": Key(boolean),
+    "retry": Key(retry),
+    "dead_letter": Key(boolean),
 }
 _capability = record(Capability, CAPABILITY_KEYS)
 
@@ -220,6 +248,19 @@ LOGGING_KEYS: Final = {
     "repeats": Key(duration(), "repeats_seconds"),
 }
 
+DEAD_LETTER_KEYS: Final = {
+    "file": Key(path),
+    "keep": Key(duration(least_seconds=1), "keep_seconds"),
+    "most": Key(whole_number(1)),
+}
+_dead_letters = record(DeadLetterFile, DEAD_LETTER_KEYS)
+
+
+def dead_letters(value: Any, at: At) -> DeadLetterFile:
+    """The file alone, or a mapping."""
+    return _dead_letters(value, at) if isinstance(value, Mapping) else DeadLetterFile(file=path(value, at))
+
+
 CONFIG_KEYS: Final = {
     "job_servers": Key(job_servers),
     "greenlets_per_server": Key(greenlets),
@@ -230,6 +271,7 @@ CONFIG_KEYS: Final = {
     "on_start": Key(dotted_path),
     "client_id": Key(client_id),
     "max_packet": Key(size(1024, MAX_PACKET_BYTES), "max_packet_bytes"),
+    "dead_letters": Key(dead_letters),
     "schedules": Key(schedules),
     "state_directory": Key(path),
     "logging": Key(record(Logging, LOGGING_KEYS)),
@@ -251,4 +293,5 @@ _config = record(
     CONFIG_KEYS,
     Check(frozenset({"block_warning_seconds", "hang_timeout_seconds"}), check_patience),
     Check(frozenset({"schedules", "encoding"}), check_workloads),
+    Check(frozenset({"capabilities", "dead_letters"}), check_dead_letters),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec import Struct, field
 
@@ -39,6 +39,23 @@ class JobServer(Struct, frozen=True):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Wait(NamedTuple):
+    """How long a retry waits: at random, from the least to a bound that doubles with each try, up to the most."""
+
+    least_seconds: float
+    most_seconds: float
+
+
+class Retry(Struct, frozen=True):
+    """When a job that failed runs again. `on` and `not_on` are dotted paths of exceptions, built-in ones by their
+    names; not_on wins."""
+
+    times: int  # again, after the first
+    wait: Wait = Wait(2.0, 3600.0)
+    on: tuple[str, ...] = ()  # empty: whatever the function raises
+    not_on: tuple[str, ...] = ()
+
+
 class Capability(Struct, frozen=True):
     """A function on offer: the callable that serves it and the limits it runs under.
 
@@ -50,6 +67,8 @@ class Capability(Struct, frozen=True):
     greenlets_per_server: int | None = None  # None: it shares the others' greenlets; else a channel of its own
     processes: int | None = None  # None: it runs in the common worker processes; else in so many of its own
     thread: bool = False  # run in a native thread: for C code that blocks without yielding
+    retry: Retry | None = None  # None: a job that failed has failed
+    dead_letter: bool = False  # one that failed for good is kept in the file of dead letters
 
 
 class Schedule(Struct, frozen=True, kw_only=True):
@@ -63,6 +82,14 @@ class Schedule(Struct, frozen=True, kw_only=True):
     encoding: Encoding | None = None  # of the workload; None: the config's
     unique: str | None = None  # schedules of one unique are one, on however many machines; None: the schedule's name
     catch_up: str = "none"  # or "last": of the times missed while every scheduler was down, the last is made up for
+
+
+class DeadLetterFile(Struct, frozen=True, kw_only=True):
+    """Where jobs that failed for good are kept."""
+
+    file: str  # SQLite
+    keep_seconds: float | None = None  # None: for ever
+    most: int | None = 100_000  # the oldest go first
 
 
 class Logging(Struct, frozen=True, kw_only=True):
@@ -113,6 +140,7 @@ class Config(Struct, frozen=True, kw_only=True):
     on_start: str | None = None  # dotted path, called once in each worker process before it takes jobs
     client_id: str | None = None  # None: host-pid-name
     max_packet_bytes: int = 64 * 1024 * 1024
+    dead_letters: DeadLetterFile | None = None
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     state_directory: str | None = None  # what outlives a restart is kept there; None: $STATE_DIRECTORY, else nowhere
     logging: Logging = Logging()

@@ -23,11 +23,9 @@ from geard.config.model import Config, default_control_socket
 from geard.errors import ConfigError, InvalidRequest, Problem
 from geard.messages import FromChild, Start
 from geard.presence import Presence, Seats
-from geard.scheduler import states
-from geard.scheduler.states import Plan
 from geard.supervisor.answers import Identity
-from geard.supervisor.beside import Beside, module_command
 from geard.supervisor.child import Child
+from geard.supervisor.companions import Companions
 from geard.supervisor.control import ControlServer, SocketInUse
 from geard.supervisor.events import Event, Exited, Loaded, Received, Scheduled, Signalled, SourcesChanged
 from geard.supervisor.imports import with_import_problems
@@ -74,11 +72,8 @@ class Daemon:
         except ConfigError as error:
             raise ConfigError(list(map(source.locate, error.problems))) from error
         self._serves = False
-        self._scheduler = Beside(
-            "scheduler",
-            module_command("geard.scheduler.process"),
-            first_line=self._scheduler_plan,
-            on_line=lambda line: self._events.put(Scheduled(states.load_states(line))),
+        self._companions = Companions(
+            source.config, scheduled=lambda states: self._events.put(Scheduled(states)), verbose=verbose
         )
         self._monitor = MonitorKeeper(verbose=verbose)
         self._seats = _seats()
@@ -105,7 +100,7 @@ class Daemon:
         finally:
             for handler in handlers:
                 handler.cancel()
-            self._scheduler.close()
+            self._companions.close()
             if self._loading:
                 self._loading.kill()  # with the process that it may be waiting for
             if self._watcher:
@@ -135,15 +130,18 @@ class Daemon:
             self._events.put(Exited(child, status))
             self._free_seat(child)
 
+        config = child.group.config
+        self._companions.needed_by(config)
         child.seat = self._seats.take(time.monotonic()) if self._seats else None
         start = Start(
-            child.group.config,
+            config,
             child.number,
             child.generation,
             self._verbose,
             presence=self._seats.presence.descriptor if self._seats and child.seat else None,
             seat=child.seat.number if child.seat else None,
             suspects=tuple(self._supervisor.suspects),
+            dead_letters=self._companions.dead_letters_address if config.dead_letters else "",
         )
         try:
             child.process = WorkerProcess(start, heard, ended)
@@ -168,14 +166,7 @@ class Daemon:
         if self._serves:
             self._reconfigure(config)
         self._serves, self._source = True, replace(self._source, config=config)
-        if config.schedules:
-            self._scheduler.send_line(self._scheduler_plan())  # nothing to one that does not run
-            self._scheduler.start()
-        else:
-            self._scheduler.stop()
-
-    def _scheduler_plan(self) -> bytes:
-        return states.dump(Plan(self._source.config, self._verbose))
+        self._companions.configured(config)
 
     def _reconfigure(self, config: Config) -> None:
         if _socket_path(config) != _socket_path(self._source.config):

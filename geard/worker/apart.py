@@ -23,8 +23,9 @@ from geard.messages import Start, Suspect
 from geard.presence import Presence, Seat, record_of, records_of
 from geard.printable import printable
 from geard.protocol import Packet
-from geard.worker.isolation import CannotIsolate, Isolation, assignment
+from geard.worker.isolation import CannotIsolate, Failed, Isolation, assignment
 from geard.worker.job import Job
+from geard.worker.policy import FailedElsewhere
 from geard.worker.run import label
 
 MOST_SUSPECTS: Final = 100_000
@@ -119,13 +120,14 @@ class Apart:
         log.debug("%s: was in flight in a process that died: running it with nothing else", label(job))
 
     def _run(self, job: Job) -> None:
-        """Run it to its end, in as many processes as that takes. Raises ProcessKilled."""
+        """Run it to its end, in as many processes as that takes. Raises ProcessKilled, and FailedElsewhere where the
+        function raised and the capability has a policy for that."""
         deaths = self._known.get(job.server, {}).get(job.raw_handle, 1)
         fresh = False
         failures = 0
         while True:
             try:
-                ending, alone = self._isolated(job, fresh)
+                ending, alone, failed = self._isolated(job, fresh)
             except (CannotIsolate, ConfigError) as error:
                 log.error("%s: cannot run it with nothing else yet: %s", label(job), error)
                 time.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
@@ -134,6 +136,8 @@ class Apart:
             if not ending:
                 self._known.get(job.server, {}).pop(job.raw_handle, None)
                 self._tell(_suspect(job, 0))
+                if failed:
+                    raise FailedElsewhere(failed.text, failed.traceback, failed.judgement)
                 return
             deaths, fresh = deaths + 1, True
             self._known.setdefault(job.server, {})[job.raw_handle] = deaths
@@ -145,7 +149,7 @@ class Apart:
             if job.answered or job.session.lost:
                 return  # it will not be assigned again, or has been already
 
-    def _isolated(self, job: Job, fresh: bool) -> tuple[str, bool]:
+    def _isolated(self, job: Job, fresh: bool) -> tuple[str, bool, Failed | None]:
         packet = assignment(job.raw_handle, job.capability.raw_name, job.raw_unique, job.workload)
 
         def relay(answer: Packet) -> None:

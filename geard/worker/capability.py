@@ -20,6 +20,7 @@ from geard.codec import Codec, codec_for
 from geard.config import Capability, Config
 from geard.errors import CapabilityError, InvalidRequest, Problem
 from geard.stats.counters import FunctionCounter
+from geard.worker.policy import policy_of
 
 if TYPE_CHECKING:  # a job knows its capability; a capability only calls with a job
     from geard.worker.job import Job
@@ -50,6 +51,7 @@ class BoundCapability:
     __slots__ = (
         "add_duration",
         "add_wait",
+        "after_failure",
         "asynchronous",
         "codec",
         "counter",
@@ -57,6 +59,7 @@ class BoundCapability:
         "hands_on",
         "invoke",
         "name",
+        "policy",
         "quick",
         "raw_name",
         "spec",
@@ -74,6 +77,9 @@ class BoundCapability:
         self.counter = FunctionCounter()
         self.add_duration = self.counter.durations.append  # the hot path's, looked up once
         self.add_wait = self.counter.waits.append
+        self.policy = policy_of(spec)
+        self.after_failure: Callable[[Job, BaseException], bool] | None = None
+        """Decides what becomes of a job that failed, and whether it will run again; None: it has failed."""
         self.quick = False  # its last run left the loop to others within a millisecond; kept by the channel
 
     def __repr__(self) -> str:

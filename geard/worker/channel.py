@@ -35,7 +35,7 @@ from geard.worker.capability import BoundCapability
 from geard.worker.job import Job
 from geard.worker.reconnect import Backoff
 from geard.worker.run import NO_SUCH_FUNCTION, log_refused, too_large
-from geard.worker.session import FAREWELL, Session
+from geard.worker.session import FAREWELL, LOOK, Session
 from geard.worker.tally import Tally
 from geard.worker.window import HOARD_SECONDS, MAX_WINDOW, GrabWindow, grabs_due
 
@@ -318,8 +318,11 @@ class Channel:
         """A packet that is not about assigning jobs. True for the echo that ends a drain."""
         if isinstance(packet, Oversized):
             raise PacketTooLarge(packet.text)
-        if packet.command is Command.ECHO_RES and packet.fields == [FAREWELL] and session.bade_farewell:
-            return True
+        if packet.command is Command.ECHO_RES:
+            if packet.fields == [FAREWELL] and session.bade_farewell:
+                return True
+            if packet.fields == [LOOK]:
+                return False
         if packet.command is Command.ERROR:
             code, text = (field.decode(errors="replace") for field in packet.fields)
             if code == "JOB_NOT_FOUND":
@@ -364,6 +367,7 @@ class Channel:
             grabs_due=self._grabs_due,
             finished=self._finished,
             wake_writer=self._wake_writer,
+            resume=self._resume,
         )
         session.open([request(Command.SET_CLIENT_ID, self._client_id.encode())])
         session.open(request(Command.CAN_DO, name) for name in self._capabilities)
@@ -396,6 +400,16 @@ class Channel:
         if self._backoff.failed(error):
             running = sum(job.session is session for job in self.jobs)
             log.warning("%s; connecting again%s", error, f"; lost to others, jobs in flight: {running}" * bool(running))
+
+    def _resume(self, job: Job) -> None:
+        """Have a job run again that has waited in this process. From any thread."""
+        session = job.session
+        if session.lost or self.drained.is_set():
+            log.info("%s waited to run again; the job server has handed it to another worker", job)
+            return
+        self._busy.add(job)
+        self._assigned.append(job)
+        session.wake_reader()
 
     # --- the channel's decisions, and its end ---------------------------------------------------------------------
 

@@ -16,10 +16,13 @@ import os
 import select
 import sys
 import time
+import traceback
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 import gevent
+import msgspec
 from gevent import socket
 from gevent.monkey import get_original
 from setproctitle import setproctitle
@@ -29,10 +32,11 @@ from geard.messages import Ready
 from geard.protocol import Command, Decoder, request
 from geard.worker.fork import die_at_end_of
 from geard.worker.forked import end_if_forked
-from geard.worker.isolation import BEAT, BEAT_SECONDS, ENDED
+from geard.worker.isolation import BEAT, BEAT_SECONDS, ENDED, FAILED, Failed
 from geard.worker.job import Job
+from geard.worker.policy import Policy, judge
 from geard.worker.process import begin, import_all, leave
-from geard.worker.run import run
+from geard.worker.run import failure, run
 
 if TYPE_CHECKING:
     from geard.worker.session import Session
@@ -80,6 +84,8 @@ def main(descriptor: int, alive: int) -> NoReturn:
     pool = import_all(parent, start, forks)
     (capability,) = pool.capabilities
     wire = Wire(parent, str(start.config.job_servers[0]))
+    if capability.policy:  # what becomes of the job is up to the process that has it from its job server
+        capability.after_failure = partial(_tell, wire, capability.policy)
     gevent.spawn(_beat, wire)
     wire.send(messages.dump(Ready(())))
     setproctitle(f"geard: isolated {start.number} generation {start.generation}, {capability.name}")
@@ -101,6 +107,12 @@ def main(descriptor: int, alive: int) -> NoReturn:
 def _run(job: Job) -> None:
     run(job)
     end_if_forked()  # a child that the job has forked, and let return
+
+
+def _tell(wire: Wire, policy: Policy, job: Job, error: BaseException) -> bool:
+    told = Failed(failure(error), "".join(traceback.format_exception(error)), judge(policy, error))
+    wire.send(request(Command.ECHO_REQ, FAILED + msgspec.json.encode(told)))
+    return True
 
 
 def _writable(descriptor: int) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from geard import messages
 from geard.config import Config
@@ -26,9 +27,12 @@ from geard.errors import ConfigError, GeardError
 from geard.messages import CannotStart, Ready, Start
 from geard.protocol import REQUEST, Command, Decoder, Packet, encode
 from geard.protocol.packets import RESPONSE
+from geard.worker.policy import Judgement
 
 ENDED: Final = b"ended"
 """What ECHO_REQ holds when the function has returned."""
+FAILED: Final = b"failed "
+"""What ECHO_REQ begins with, before a Failed, when the capability's policy is to decide what becomes of the job."""
 BEAT: Final = b"beat"
 BEAT_SECONDS: Final = 1.0
 
@@ -44,6 +48,14 @@ START_SECONDS: Final = 300.0
 log = logging.getLogger("geard.worker")
 
 
+class Failed(Struct, frozen=True):
+    """What a function raised in an isolated process, and what that says of the job."""
+
+    text: str
+    traceback: str
+    judgement: Judgement
+
+
 class CannotIsolate(GeardError):
     """The process could not be started, or ended before it was given a job. Nothing is known about the job."""
 
@@ -54,6 +66,7 @@ class IsolatedProcess:
     def __init__(self, start: Start) -> None:
         self.jobs = 0
         self.idle_since = 0.0
+        self.failed: Failed | None = None  # how the function of the last job did, where a policy is to decide
         self._hang_seconds = start.config.hang_timeout_seconds
         self._socket, theirs = socket.socketpair()
         alive, self._life = os.pipe()
@@ -84,6 +97,7 @@ class IsolatedProcess:
         """Run the job of this JOB_ASSIGN_UNIQ and give `relay` what it sends. Returns "" when the function has
         returned, else how it ended the process, which is gone then. What `relay` raises ends the process too."""
         self.jobs += 1
+        self.failed = None
         try:
             self._socket.settimeout(self._hang_seconds)
             self._send(packet)
@@ -93,6 +107,8 @@ class IsolatedProcess:
                         relay(answer)
                     elif answer.fields == [ENDED]:
                         return ""
+                    elif answer.fields[0].startswith(FAILED):
+                        self.failed = msgspec.json.decode(answer.fields[0][len(FAILED) :], type=Failed)
                 data = self._receive()
                 if not data:
                     return self._ending()
@@ -179,9 +195,10 @@ class Isolation:
 
     def run(
         self, name: str, address: str, packet: bytes, relay: Callable[[Packet], None], *, fresh: bool
-    ) -> tuple[str, bool]:
+    ) -> tuple[str, bool, Failed | None]:
         """Run a job of this capability, from this job server, when its turn comes: see IsolatedProcess.run. `fresh`: in
-        a process that has run no other, which is the second value. Raises CannotIsolate, ConfigError."""
+        a process that has run no other, which is the second value; the third is a failure that a policy is to decide
+        about. Raises CannotIsolate, ConfigError."""
         with self._most, _Turn(self._starting):
             key = name, address
             idle = self._idle.get(key, [])
@@ -190,7 +207,7 @@ class Isolation:
             ending = process.run(packet, relay)
             if not ending:
                 self._keep(key, process)
-            return ending, is_fresh
+            return ending, is_fresh, process.failed
 
     def _new(self, name: str, address: str) -> IsolatedProcess:
         return IsolatedProcess(msgspec.structs.replace(self._start, config=only(self._start.config, name, address)))

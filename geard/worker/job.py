@@ -15,6 +15,8 @@ from typing import Any, Final
 from geard.errors import InvalidRequest
 from geard.printable import printable
 from geard.protocol import Command, Packet, request
+from geard.worker import attempts
+from geard.worker.attempts import Attempt
 from geard.worker.capability import BoundCapability
 from geard.worker.session import Session
 
@@ -28,6 +30,7 @@ class Job:
     """One job. `workload` is the raw bytes; `handle`, `unique` and `function` are text."""
 
     __slots__ = (
+        "_sent_data",
         "_session",
         "answered",
         "capability",
@@ -68,7 +71,28 @@ class Job:
     @property
     def unique(self) -> str:
         """The client's name for it; may be empty."""
-        return self.raw_unique.decode(errors="replace")
+        return attempts.read(self.raw_unique).unique.decode(errors="replace")
+
+    @property
+    def has_sent_data(self) -> bool:
+        """Whether a piece of its result is with the client."""
+        return getattr(self, "_sent_data", False)  # unset, so that it costs nothing where it is not asked for
+
+    @property
+    def attempts(self) -> Attempt:
+        """Which attempt at it this is, and since when it fails."""
+        return attempts.read(self.raw_unique)
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at it this is, from 1."""
+        return self.attempts.number
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether it will not run again if this fails."""
+        policy = self.capability.policy
+        return policy is None or self.attempt >= policy.most_attempts
 
     @property
     def function(self) -> str:
@@ -94,6 +118,7 @@ class Job:
 
     def data(self, chunk: Any) -> None:
         """Send a piece of the result: WORK_DATA. Encoded as a result is."""
+        self._sent_data = True
         data = self.capability.codec.encode(chunk)
         self.capability.counter.bytes_out += len(data)
         self.send(request(Command.WORK_DATA, self.raw_handle, data))
@@ -165,3 +190,17 @@ class Job:
         if not self._session.answer(packet):
             dropped = printable(f"{self.function} {self.handle}")
             log.warning("result of %s dropped: the connection to %s is gone", dropped, self.server)
+
+
+class RetriedJob(Job):
+    """A job that failed and waited in this process to run again."""
+
+    __slots__ = ("_attempts",)
+
+    def __init__(self, job: Job, attempt: Attempt) -> None:
+        super().__init__(job.session, job.capability, job.raw_handle, job.raw_unique, job.workload, job.received)
+        self._attempts = attempt
+
+    @property
+    def attempts(self) -> Attempt:
+        return self._attempts

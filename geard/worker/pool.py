@@ -19,12 +19,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from geard.config import Config, JobServer
+from geard.deadletters.letter import DeadLetter
 from geard.errors import ConfigError, GeardError, JobTimeout, Problem
 from geard.messages import RunningJob
 from geard.printable import printable
+from geard.worker.aftermath import Aftermath
 from geard.worker.capability import Begin, BoundCapability, Invoke, Runtime, resolve_all
 from geard.worker.channel import Breath, Channel
 from geard.worker.job import Job
@@ -110,12 +113,18 @@ class WorkerPool:
         spawn: Spawn = start_thread,
         runtime: Runtime = THREADS,
         verbose: bool = False,
+        keep: Callable[[DeadLetter], None] | None = None,
     ) -> None:
+        """`keep` keeps a dead letter; without it they are written to the config's file from here."""
         capabilities, problems = resolve_all(config)
         if problems or not capabilities:
             raise ConfigError(problems or [_no_capabilities()])
         for capability in capabilities:
             capability.prepare(runtime)
+        self.aftermath = Aftermath(keep or keeper_of(config))
+        for capability in capabilities:
+            if capability.policy:
+                capability.after_failure = partial(self.aftermath.after, capability.policy)
         self.config = config
         self.capabilities = capabilities
         self._spawn = spawn
@@ -162,6 +171,11 @@ class WorkerPool:
         return sum(len(channel.jobs) for channel in self.channels)
 
     @property
+    def parked(self) -> int:
+        """How many jobs wait here to run again."""
+        return len(self.aftermath.parking)
+
+    @property
     def done(self) -> int:
         """How many jobs have ended with a result."""
         return sum(capability.counter.all_done for capability in self.capabilities)
@@ -198,14 +212,20 @@ class WorkerPool:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not channel.drained.wait(left):
                 return False
-        self._stopped.set()
+        self._stop_clocks()
         return True
 
     def abandon(self) -> list[RunningJob]:
         """Hang up now; the job servers hand the jobs in flight, which are returned, to other workers."""
-        self._stopped.set()
+        self._stop_clocks()
         now = time.monotonic()
         return [snapshot(job, now) for channel in self.channels for job in channel.abandon()]
+
+    def _stop_clocks(self) -> None:
+        self._stopped.set()
+        parked = self.aftermath.close()
+        if parked:
+            log.info("jobs handed back that waited to run again: %d", len(parked))
 
     def stop(self) -> None:
         """Drain, wait at most the config's shutdown_timeout, abandon what is left. Safe to call twice."""
@@ -256,6 +276,21 @@ def channel_groups(
     common = [capability for capability in capabilities if capability.spec.greenlets_per_server is None]
     own = [([c], c.spec.greenlets_per_server) for c in capabilities if c.spec.greenlets_per_server is not None]
     return [*([(common, greenlets_per_server)] if common else []), *own]
+
+
+def keeper_of(config: Config) -> Callable[[DeadLetter], None] | None:
+    """Writes to the config's file of dead letters; None where there is none."""
+    letters = config.dead_letters
+    if letters is None:
+        return None
+
+    def keep(letter: DeadLetter) -> None:
+        from geard.deadletters.store import DeadLetters  # SQLite, for those who need it
+
+        with DeadLetters(letters.file) as store:
+            store.add([letter])
+
+    return keep
 
 
 def snapshot(job: Job, now: float) -> RunningJob:

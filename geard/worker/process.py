@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NoReturn
 
 import gevent
@@ -29,6 +30,7 @@ from setproctitle import setproctitle
 
 from geard import exits, logs, messages
 from geard.config import Config
+from geard.deadletters import link
 from geard.errors import ConfigError, Problem
 from geard.messages import (
     HEARTBEAT_JOBS,
@@ -259,7 +261,13 @@ def make_pool(start: Start) -> WorkerPool:
     enter(config)
     problems: list[Problem] = []
     try:
-        pool = WorkerPool(config, spawn=start_greenlet, runtime=runtime(_native_threads(config)), verbose=start.verbose)
+        pool = WorkerPool(
+            config,
+            spawn=start_greenlet,
+            runtime=runtime(_native_threads(config)),
+            verbose=start.verbose,
+            keep=partial(link.keep, start.dead_letters) if start.dead_letters else None,
+        )
     except ConfigError as error:
         problems += error.problems
     if config.on_start:

@@ -7,6 +7,7 @@ greenlet goes on to the next. A greenlet that user code killed would be missing 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from geard.errors import JobTimeout, ProcessKilled
@@ -15,8 +16,12 @@ from geard.protocol import Oversized
 from geard.worker.current import runs_jobs
 from geard.worker.forked import end_if_forked
 from geard.worker.job import Job
+from geard.worker.policy import FailedElsewhere
 
 log = logging.getLogger("geard.worker")
+
+SAY_IT_ALL: Final = (JobTimeout, ProcessKilled)
+"""Errors of geard's own, whose text needs neither type nor traceback."""
 
 
 def run(job: Job) -> None:
@@ -40,14 +45,31 @@ def _ended_badly(job: Job, error: BaseException) -> None:
         text = f"{printable(job.function)} raised after it had answered"
         log.error("%s: %s", label(job), text, exc_info=error, extra=extra)
         return
-    says_it_all = isinstance(error, (JobTimeout, ProcessKilled))
-    text = str(error) if says_it_all else describe(error)
+    after_failure = job.capability.after_failure
+    if after_failure is not None and _runs_again(after_failure, job, error):
+        job.failed = True
+        return
+    says_it_all = isinstance(error, SAY_IT_ALL)
+    text = failure(error)
     try:
         job.exception(text)
     finally:  # a log handler of user code may do anything: the job has been answered
         job.error = error
         shown = None if says_it_all else error  # for anything else the traceback shows where
         log.error("%s: job failed: %s", label(job), printable(text), exc_info=shown, extra=extra)
+
+
+def _runs_again(after_failure: Callable[[Job, BaseException], bool], job: Job, error: BaseException) -> bool:
+    try:
+        return after_failure(job, error)
+    except BaseException:  # the time limit of a job, say, that struck late: it must not cost the job its answer
+        log.exception("%s: what was to become of it after its failure failed too", label(job), extra=about(job))
+        return job.answered
+
+
+def failure(error: BaseException) -> str:
+    """What client, log and dead letter are told of what a job ended with."""
+    return str(error) if isinstance(error, (*SAY_IT_ALL, FailedElsewhere)) else describe(error)
 
 
 def about(job: Job) -> dict[str, str]:

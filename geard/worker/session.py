@@ -15,12 +15,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from geard.connection import Connection
 from geard.errors import ConnectionLost
 from geard.protocol import Command, Decoder, Packet, request
 from geard.worker.window import GrabWindow
+
+if TYPE_CHECKING:  # a job knows its session; a session only hands it on
+    from geard.worker.job import Job
 
 OUTBOX_LIMIT_BYTES: Final = 1024 * 1024
 """A job that streams waits while more than this is unsent."""
@@ -32,12 +35,17 @@ _GRAB = request(Command.GRAB_JOB_UNIQ)
 _PRE_SLEEP = request(Command.PRE_SLEEP)
 _FAREWELL = request(Command.ECHO_REQ, FAREWELL)
 
+LOOK: Final = b"look"
+"""What the ECHO_REQ holds whose answer makes the reader look at the queue again."""
+
+_LOOK = request(Command.ECHO_REQ, LOOK)
+
 
 class Session:
     """The state of one connection. Made by its channel, which hands in the two decisions that are the channel's:
 
     `grabs_due(owed)` how many grabs to send now, and `finished()` whether a drain is through but for the farewell. The
-    window is the channel's too."""
+    window and `resume` are the channel's too."""
 
     __slots__ = (
         "_finished",
@@ -61,6 +69,7 @@ class Session:
         "more",
         "owed",
         "registered",
+        "resume",
         "silent_ticks",
         "wake",
     )
@@ -74,6 +83,7 @@ class Session:
         grabs_due: Callable[[int], int],
         finished: Callable[[], bool],
         wake_writer: Callable[[], None],
+        resume: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self.connection = connection
         self.address = str(connection.server)
@@ -93,6 +103,7 @@ class Session:
         self._grabs_due = grabs_due
         self._finished = finished
         self.wake = wake_writer  # have the writer flush soon
+        self.resume = resume  # have a job of this session run again
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
         self._room = threading.Event()
@@ -228,6 +239,11 @@ class Session:
         with self._state_lock:
             if not self.owed:
                 self.asleep, self.more = False, True
+        self.wake()
+
+    def wake_reader(self) -> None:
+        """Have whoever reads look at the queue of jobs, in which there is one that no packet brought."""
+        self.answer(_LOOK)
         self.wake()
 
     def lose(self, error: ConnectionLost) -> None:

@@ -28,7 +28,12 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
     "logs": {"config"},
     "connection": {"errors", "config"},
     "client": {"errors", "protocol", "codec", "config", "connection"},
+    "verdicts": {"errors", "config"},
+    "deadletters": {"errors", "exits", "config", "logs"},
     "worker": {
+        "client",
+        "deadletters",
+        "verdicts",
         "errors",
         "protocol",
         "codec",
@@ -56,6 +61,7 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
         "jobserver",
         "stats",
         "scheduler",  # what it says of its schedules, and nothing else of it
+        "deadletters",  # what its process is told, and nothing else of it
     },
     "monitor": {
         "errors",
@@ -76,6 +82,7 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
 }
 GEVENT = {"supervisor", "jobserver", "monitor"}
 GEVENT_FILES = {
+    "deadletters/process.py",
     "worker/process.py",
     "worker/isolated.py",
     "worker/greenlets.py",

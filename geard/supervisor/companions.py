@@ -1,0 +1,79 @@
+"""The processes beside the workers, as the config wants them: the scheduler, and the keeper of dead letters."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import gevent
+
+from geard.config.model import Config
+from geard.deadletters.keep import Keep
+from geard.deadletters.keep import dump as dump_keep
+from geard.scheduler import states
+from geard.scheduler.states import Plan, States
+from geard.supervisor.beside import Beside, module_command
+
+
+class Companions:
+    """See the module. Each of them is told the config whenever it starts, and again when another one takes effect."""
+
+    def __init__(self, config: Config, *, scheduled: Callable[[States], None], verbose: bool) -> None:
+        """`scheduled` is told how the schedules stand."""
+        self._config = config
+        self._verbose = verbose
+        self.dead_letters_address = f"\0geard-dead-letters-{os.getpid()}-{os.urandom(8).hex()}"
+        """Where worker processes send dead letters: an abstract Unix socket, with no file to be left behind."""
+        self._scheduler = Beside(
+            "scheduler",
+            module_command("geard.scheduler.process"),
+            first_line=self._plan,
+            on_line=lambda line: scheduled(states.load_states(line)),
+        )
+        self._keeper = Beside(
+            "keeper of dead letters",
+            module_command("geard.deadletters.process"),
+            first_line=self._keep,
+            on_line=lambda line: None,
+        )
+        self._all = (self._scheduler, self._keeper)
+        self._reopen_log = gevent.signal_handler(signal.SIGUSR1, self._signal, signal.SIGUSR1)
+
+    def needed_by(self, config: Config) -> None:
+        """A worker process is about to start with this config: have what it needs."""
+        if config.dead_letters and self._config.dead_letters is None:
+            self._config = config
+        if self._config.dead_letters:
+            self._keeper.start()
+
+    def configured(self, config: Config) -> None:
+        """This config has taken effect."""
+        self._config = config
+        if config.schedules:
+            self._scheduler.send_line(self._plan())  # nothing to one that does not run
+            self._scheduler.start()
+        else:
+            self._scheduler.stop()
+        if config.dead_letters:  # and it stays where there are none any more: draining processes may need it
+            self._keeper.send_line(self._keep())
+
+    def close(self) -> None:
+        """End all of them, and wait for that."""
+        self._reopen_log.cancel()
+        for each in self._all:
+            each.stop()
+        for each in self._all:
+            each.close()
+
+    def _plan(self) -> bytes:
+        return states.dump(Plan(self._config, self._verbose))
+
+    def _keep(self) -> bytes:
+        letters = self._config.dead_letters
+        assert letters
+        return dump_keep(Keep(letters, self.dead_letters_address, self._config.logging, self._verbose))
+
+    def _signal(self, number: int) -> None:
+        for each in self._all:
+            each.signal(number)

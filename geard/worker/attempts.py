@@ -1,0 +1,43 @@
+"""Which attempt at a job this is, carried by its unique from one job server's queue to whichever worker gets it.
+
+A background job that is to run again later is submitted anew, as a delayed job. Its unique must differ from that of
+the job that still runs, or it would join it: `geard:retry:ATTEMPT:FIRST-FAILURE:UNIQUE`, the original hashed where the
+whole has over 64 bytes. Another worker than geard's just runs it.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+PREFIX: Final = b"geard:retry:"
+MAX_UNIQUE_BYTES: Final = 64
+HASHED: Final = b"#"
+
+
+class Attempt(NamedTuple):
+    """`number` counts from 1. `first_failed_at`: Unix seconds; None at the first attempt. `unique`: the original."""
+
+    number: int
+    first_failed_at: int | None
+    unique: bytes
+
+
+def read(unique: bytes) -> Attempt:
+    """What a job's unique says."""
+    if unique.startswith(PREFIX):
+        number, _, rest = unique[len(PREFIX) :].partition(b":")
+        first, colon, original = rest.partition(b":")
+        if colon and number.isdigit() and first.isdigit() and int(number) > 1:
+            return Attempt(int(number), int(first), original)
+    return Attempt(1, None, unique)
+
+
+def write(attempt: Attempt) -> bytes:
+    """The unique that says it. Raises ValueError for a first attempt."""
+    if attempt.number < 2 or attempt.first_failed_at is None:
+        raise ValueError(f"{attempt} needs no unique of its own")
+    head = b"%s%d:%d:" % (PREFIX, attempt.number, attempt.first_failed_at)
+    if len(head) + len(attempt.unique) <= MAX_UNIQUE_BYTES:
+        return head + attempt.unique
+    return head + HASHED + blake2b(attempt.unique, digest_size=12).hexdigest().encode()
