@@ -117,6 +117,7 @@ class Ready(Struct, frozen=True, tag=True):
     registered: tuple[str, ...]
     unreachable: tuple[str, ...] = ()
     version: str = __version__  # of the worker process
+    memory_bytes: int = 0  # before its first job
 
 
 class CannotStart(Struct, frozen=True, tag=True):
@@ -170,6 +171,12 @@ class Blocked(Struct, frozen=True, tag=True):
     unique: str
 
 
+class OverMemory(Struct, frozen=True, tag=True):
+    """It uses more than `max_memory_hard`, and has begun to drain by itself: it is to be replaced."""
+
+    memory_bytes: int
+
+
 class Drained(Struct, frozen=True, tag=True):
     """The last message of a drain: how it went. `abandoned` are the jobs handed back to the job servers."""
 
@@ -189,7 +196,7 @@ def how_it_ended(status: int) -> str:
 
 
 ToChild = Start | Drain | DumpStacks | ReopenLog | ListJobs | ShowStack | Suspects
-FromChild = Ready | CannotStart | Heartbeat | Jobs | Stack | Blocked | Drained | Suspects
+FromChild = Ready | CannotStart | Heartbeat | Jobs | Stack | Blocked | OverMemory | Drained | Suspects
 
 _encoder = msgspec.json.Encoder()
 _to_child: msgspec.json.Decoder[ToChild] = msgspec.json.Decoder(ToChild)

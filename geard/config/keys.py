@@ -232,6 +232,13 @@ def check_patience(config: Config, at: At) -> None:
         )
 
 
+def check_memory(config: Config, at: At) -> None:
+    """A process is replaced without a gap before it stops taking jobs."""
+    soft, hard = config.max_memory_bytes, config.max_memory_hard_bytes
+    if soft is not None and hard is not None and hard <= soft:
+        at.key("max_memory_hard").report("max_memory_hard is not more than max_memory")
+
+
 def config(value: Any, at: At) -> Config:
     """The whole config."""
     if not isinstance(value, Mapping):
@@ -280,6 +287,7 @@ CONFIG_KEYS: Final = {
     "drain_timeout": Key(duration(), "drain_timeout_seconds"),
     "max_jobs": Key(whole_number(1)),
     "max_memory": Key(size(1024**2), "max_memory_bytes"),
+    "max_memory_hard": Key(size(1024**2), "max_memory_hard_bytes"),
     "max_age": Key(duration(least_seconds=1), "max_age_seconds"),
     "block_warning": Key(duration(least_seconds=0.01), "block_warning_seconds"),
     "hang_timeout": Key(duration(least_seconds=2), "hang_timeout_seconds"),  # it misses two heartbeats at least
@@ -292,6 +300,7 @@ _config = record(
     Config,
     CONFIG_KEYS,
     Check(frozenset({"block_warning_seconds", "hang_timeout_seconds"}), check_patience),
+    Check(frozenset({"max_memory_bytes", "max_memory_hard_bytes"}), check_memory),
     Check(frozenset({"schedules", "encoding"}), check_workloads),
     Check(frozenset({"capabilities", "dead_letters"}), check_dead_letters),
 )

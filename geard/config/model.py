@@ -150,6 +150,7 @@ class Config(Struct, frozen=True, kw_only=True):
     drain_timeout_seconds: float | None = None  # an old generation's drain after a reload; None: as long as it takes
     max_jobs: int | None = None  # a worker process is replaced after so many jobs
     max_memory_bytes: int | None = None  # ... when its resident memory is over this
+    max_memory_hard_bytes: int | None = None  # ... and takes no more jobs, at once, when it is over this
     max_age_seconds: float | None = None  # ... when it is older than this
     block_warning_seconds: float = 1.0  # a capability that does not yield for so long is named in the log
     poison_deaths: int = 3  # a job whose process has died so often fails

@@ -79,6 +79,7 @@ class Child:
         self.process: Process | None = None
         self.phase = Phase.STARTING
         self.started_at = now
+        self.fresh_bytes = 0  # the memory it used before its first job
         self.ready_at: float | None = None
         self.heard_at = now
         self.heartbeat: Heartbeat | None = None
@@ -123,6 +124,7 @@ class Child:
             self.heard_at = now
         match message:
             case Ready(registered=registered, unreachable=unreachable):
+                self.fresh_bytes = message.memory_bytes
                 self.version = message.version
                 self._ready(registered, unreachable, now)
             case CannotStart(problems=problems, exit_code=exit_code):

@@ -22,8 +22,10 @@ FIRST_DELAY_SECONDS: Final = 0.5
 LONGEST_DELAY_SECONDS: Final = 10.0
 STABLE_SECONDS: Final = 5.0
 """A process that was ready for so long has not "kept dying"."""
-LEAST_AGE_SECONDS: Final = 10.0
-"""`max_memory` replaces no process younger than this: a limit below what a fresh one needs must not make it a loop."""
+LEAST_AGE_SECONDS: Final = 2.0
+"""`max_memory` replaces no process younger than this, or memory that fills at once would keep us starting processes."""
+LEAST_AGE_WHEN_FRESH_SECONDS: Final = 10.0
+"""The same for one that was over the limit before its first job: to replace it can hardly help."""
 JITTER: Final = 0.1
 NAMED_JOBS: Final = 10
 """A log line names so many jobs at most."""
@@ -72,8 +74,11 @@ def crashes_in_a_row(before: int, ready_seconds: float | None) -> int:
     return 1 if ready_seconds is not None and ready_seconds >= STABLE_SECONDS else before + 1
 
 
-def recycle_reason(config: Config, heartbeat: Heartbeat | None, age_seconds: float, jitter: float) -> str:
-    """Why a worker process is due to be replaced, or "". `jitter`, from 0 to 1, is the process's own."""
+def recycle_reason(
+    config: Config, heartbeat: Heartbeat | None, age_seconds: float, jitter: float, fresh_bytes: int = 0
+) -> str:
+    """Why a worker process is due to be replaced, or "". `jitter`, from 0 to 1, is the process's own; `fresh_bytes` is
+    what it used before its first job."""
     share = 1 - JITTER * jitter
     if config.max_age_seconds is not None and age_seconds >= config.max_age_seconds * share:
         return f"it is {age_seconds:.0f} s old (max_age)"
@@ -82,8 +87,11 @@ def recycle_reason(config: Config, heartbeat: Heartbeat | None, age_seconds: flo
     jobs = heartbeat.done + heartbeat.failed
     if config.max_jobs is not None and jobs >= config.max_jobs * share:
         return f"it has run {jobs} jobs (max_jobs)"
-    too_big = config.max_memory_bytes is not None and heartbeat.memory_bytes >= config.max_memory_bytes * share
-    if too_big and age_seconds >= LEAST_AGE_SECONDS:
+    if config.max_memory_bytes is None:
+        return ""
+    limit = config.max_memory_bytes * share
+    least_age = LEAST_AGE_WHEN_FRESH_SECONDS if fresh_bytes >= limit else LEAST_AGE_SECONDS
+    if heartbeat.memory_bytes >= limit and age_seconds >= least_age:
         return f"it uses {heartbeat.memory_bytes / 2**20:.0f} MiB (max_memory)"
     return ""
 

@@ -19,7 +19,7 @@ from typing import Final
 from geard.config.load import Source, by_place
 from geard.config.model import Config
 from geard.errors import Problem
-from geard.messages import CannotStart, FromChild, Ready, ToChild, how_it_ended
+from geard.messages import CannotStart, FromChild, OverMemory, Ready, ToChild, how_it_ended
 from geard.supervisor.answers import GenerationView
 from geard.supervisor.child import Child, Phase
 from geard.supervisor.decisions import (
@@ -117,6 +117,8 @@ class Generation:
             self._became_ready(child, now)
         elif isinstance(message, CannotStart):
             self._could_not_start(child, message, now)
+        elif isinstance(message, OverMemory):
+            self._over_memory(child, message, now)
 
     def exited(self, child: Child, status: int, now: float) -> None:
         """A process ended. If it still served a slot, see to the next."""
@@ -220,6 +222,15 @@ class Generation:
                 if old:
                     self._leave(old, now)
 
+    def _over_memory(self, child: Child, message: OverMemory, now: float) -> None:
+        """It drains already. What serves its slot next waits as after a death, should this happen again and again."""
+        for slot in self.slots:
+            if slot.serving is child and self.state is not State.DRAINING:
+                log.warning("replacing %s: it uses %.0f MiB (max_memory_hard)", child, message.memory_bytes / 2**20)
+                slot.serving, slot.replacement = slot.replacement, None
+                self._retry_later(slot, child, now)
+                self._leave(child, now)
+
     def _could_not_start(self, child: Child, message: CannotStart, now: float) -> None:
         if self.state is State.STARTING and not self._slot_was_ready(child):
             if self.exit_code is None:
@@ -261,7 +272,9 @@ class Generation:
             child = slot.serving
             if not child or child.phase is not Phase.READY or slot.group.name in busy or now < slot.start_at:
                 continue
-            reason = recycle_reason(self.config, child.heartbeat, now - child.started_at, child.jitter)
+            reason = recycle_reason(
+                self.config, child.heartbeat, now - child.started_at, child.jitter, child.fresh_bytes
+            )
             if reason:
                 log.info("replacing %s: %s", child, reason)
                 busy.add(slot.group.name)

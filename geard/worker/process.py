@@ -43,6 +43,7 @@ from geard.messages import (
     Heartbeat,
     Jobs,
     ListJobs,
+    OverMemory,
     Ready,
     ReopenLog,
     ShowStack,
@@ -62,6 +63,7 @@ from geard.worker.directories import enter
 from geard.worker.fork import IGNORED, Forks
 from geard.worker.forked import end_if_forked
 from geard.worker.greenlets import runtime, sleep_ahead, start_greenlet
+from geard.worker.memory import resident_bytes, watch_memory
 from geard.worker.on_start import call_on_start, check_on_start
 from geard.worker.pool import WorkerPool, snapshot
 from geard.worker.run import about, label
@@ -74,8 +76,6 @@ log = logging.getLogger("geard.worker")
 READY_SECONDS: Final = 10.0
 """How long to wait for the job servers' first answers before saying Ready with some of them unreachable."""
 MAX_STACK_BYTES: Final = 16 * 1024
-
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class WorkerProcess:
@@ -100,13 +100,22 @@ class WorkerProcess:
         """Take jobs until told to drain, or the supervisor is gone, and until that is through."""
         for channel in self._pool.channels:
             channel.assigned = self._apart.assigned
+        fresh_bytes = resident_bytes()
         self._pool.start()
         gevent.signal_handler(signal.SIGTERM, self._terminate)
         gevent.spawn(self._listen, lines)
         self._watchdog.start()
         self._pool.wait_until_tried(time.monotonic() + READY_SECONDS)
-        self._send(Ready(*self._servers()))
+        self._send(Ready(*self._servers(), memory_bytes=fresh_bytes))
         gevent.spawn(self._beat)
+        gevent.spawn(
+            watch_memory,
+            self._start.config,
+            fresh_bytes,
+            sleep=sleep_ahead,
+            tell=self._tell_memory,
+            stop=self._over_memory,
+        )
         self._over.wait()
         self._apart.leave()
         abandoned = self._pool.abandon()
@@ -128,6 +137,14 @@ class WorkerProcess:
     def _join(self) -> None:
         self._pool.join()
         self._over.set()
+
+    def _tell_memory(self) -> None:
+        self._send(self._heartbeat())
+
+    def _over_memory(self, used_bytes: int) -> None:
+        self._pool.drain()
+        self._send(OverMemory(used_bytes))
+        self.drain(None)
 
     def _terminate(self) -> None:
         self.drain(0.0 if self._draining_since else self._start.config.shutdown_timeout_seconds)
@@ -194,7 +211,7 @@ class WorkerProcess:
         longest = heapq.nsmallest(HEARTBEAT_JOBS, jobs, key=lambda job: job.started or job.received)
         now = time.monotonic()
         connected, disconnected = self._servers()
-        memory_bytes = _memory_bytes()
+        memory_bytes = resident_bytes()
         return Heartbeat(
             running=len(jobs),
             greenlets=self._pool.greenlets,
@@ -285,11 +302,6 @@ def _native_threads(config: Config) -> int:
         for capability in config.capabilities.values()
         if capability.thread
     )
-
-
-def _memory_bytes() -> int:
-    with open("/proc/self/statm", "rb") as statm:
-        return int(statm.read().split()[1]) * _PAGE_BYTES
 
 
 def leave(code: int) -> NoReturn:

@@ -227,6 +227,15 @@ def close_gate(workload: str) -> str:
     return "closed"
 
 
+HOARD: list[bytearray] = []
+
+
+def hoard(workload: str) -> str:
+    """Keeps so many megabytes for good."""
+    HOARD.append(bytearray(b"x" * 1_000_000 * int(workload)))
+    return workload
+
+
 def memory(workload: str) -> str:
     """Resident bytes of the process that runs it, rubbish collected."""
     import gc

@@ -126,9 +126,9 @@ class World:
             self.supervisor.tick()
             self._bury()
 
-    def ready(self, *numbers: int) -> None:
+    def ready(self, *numbers: int, memory: int = 0) -> None:
         for number in numbers:
-            self.says(number, Ready((SERVER,)))
+            self.says(number, Ready((SERVER,), memory_bytes=memory))
 
     def says(self, number: int, message: FromChild) -> None:
         self.happens(Received(self.children[number - 1], message))

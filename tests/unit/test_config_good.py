@@ -62,6 +62,7 @@ shutdown_timeout: 10s
 drain_timeout: 2h
 max_jobs: 1000
 max_memory: 1.5G
+max_memory_hard: 2G
 max_age: 1d
 block_warning: 250ms
 hang_timeout: 5
@@ -98,6 +99,7 @@ state_directory: run/state
         drain_timeout_seconds=7200.0,
         max_jobs=1000,
         max_memory_bytes=3 * 512 * 1024 * 1024,
+        max_memory_hard_bytes=2 * 1024**3,
         max_age_seconds=86400.0,
         block_warning_seconds=0.25,
         hang_timeout_seconds=5.0,

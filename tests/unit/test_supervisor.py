@@ -18,6 +18,7 @@ from geard.messages import (
     DumpStacks,
     Heartbeat,
     Jobs,
+    OverMemory,
     ReopenLog,
     Stack,
     Suspect,
@@ -568,10 +569,64 @@ def test_a_process_whose_replacement_cannot_start_goes_on() -> None:
 
 def test_a_limit_below_what_a_fresh_process_needs_is_no_loop() -> None:
     world = World(1, max_memory_bytes=1000)
-    world.ready(1)
+    world.ready(1, memory=1500)
     world.beats(1, memory=2000)
     world.passes(5)
     assert world.picture == "1:ready"
+
+
+def test_a_process_that_came_to_use_too_much_is_replaced_long_before_it_is_ten_seconds_old() -> None:
+    world = World(1, max_memory_bytes=1000)
+    world.ready(1, memory=500)
+    world.beats(1, memory=2000)
+    assert world.picture == "1:ready", "not at once, or memory that fills at once would start process after process"
+    world.passes(2.5)
+    assert world.picture == "1:ready 2:starting"
+
+
+def test_a_process_over_the_hard_limit_is_replaced_at_once_and_finishes_what_it_has() -> None:
+    world = World(1, max_memory_hard_bytes=1000, drain_timeout_seconds=60.0)
+    world.ready(1, memory=500)
+    world.says(1, OverMemory(2000))
+    assert world.picture == "1:draining 2:starting"
+    world.ready(2, memory=500)
+    world.passes(30)
+    assert world.picture == "1:draining 2:ready"
+    world.drains(1)
+    assert world.picture == "2:ready"
+
+
+def test_a_replacement_that_was_starting_serves_when_the_hard_limit_comes_between() -> None:
+    world = World(1, max_memory_bytes=1000, max_memory_hard_bytes=2000)
+    world.ready(1, memory=500)
+    world.passes(3)
+    world.beats(1, memory=1500)
+    assert world.picture == "1:ready 2:starting"
+    world.says(1, OverMemory(2500))
+    world.ready(2, memory=500)
+    world.drains(1)
+    assert world.picture == "2:ready"
+    assert len(world.children) == 2
+
+
+def test_processes_that_reach_the_hard_limit_at_once_are_no_fork_storm() -> None:
+    world = World(1, max_memory_hard_bytes=1000)
+    for _ in range(120):
+        number = len(world.children)
+        if world.children[-1].phase.value == "starting":
+            world.ready(number, memory=500)
+            world.says(number, OverMemory(2000))
+            world.drains(number)
+        world.passes(0.5)
+    assert 5 < len(world.children) < 15, "in a minute"
+
+
+def test_a_process_that_reaches_the_hard_limit_while_it_drains_is_not_replaced() -> None:
+    world = World(1, max_memory_hard_bytes=1000)
+    world.ready(1, memory=500)
+    world.signal(signal.SIGTERM)
+    world.says(1, OverMemory(2000))
+    assert world.picture == "1:draining"
 
 
 # --- the rest -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,60 @@
+"""How much memory this process uses: it looks for itself, twice a second from its first job on.
+
+Rules:
+- Near `max_memory` the supervisor is told at once how much it is, and decides. At `max_memory_hard` the process stops
+  taking jobs, whatever the supervisor is doing.
+- A hard limit below what a fresh process needs is not kept, or no job would ever run; the log says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Final
+
+from geard.config import Config
+
+LOOK_SECONDS: Final = 0.5
+NEAR: Final = 0.9
+"""The supervisor lowers `max_memory` by up to a tenth for each process."""
+
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+log = logging.getLogger("geard.worker")
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process."""
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * _PAGE_BYTES
+
+
+def watch_memory(
+    config: Config,
+    fresh_bytes: int,
+    *,
+    sleep: Callable[[float], None],
+    tell: Callable[[], None],
+    stop: Callable[[int], None],
+    used_bytes: Callable[[], int] = resident_bytes,
+) -> None:
+    """Look for as long as there is a limit. `fresh_bytes` were used before the first job; `tell` sends a heartbeat,
+    `stop` takes no more jobs, and ends the watch."""
+    soft, hard = config.max_memory_bytes, config.max_memory_hard_bytes
+    if hard is not None and fresh_bytes >= hard:
+        log.error("max_memory_hard (%s) is not kept: a fresh process uses %s", _mib(hard), _mib(fresh_bytes))
+        hard = None
+    while soft is not None or hard is not None:
+        sleep(LOOK_SECONDS)
+        used = used_bytes()
+        if hard is not None and used >= hard:
+            log.warning("it uses %s (max_memory_hard is %s) and takes no more jobs", _mib(used), _mib(hard))
+            stop(used)
+            return
+        if soft is not None and used >= soft * NEAR:
+            tell()
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"
