@@ -138,6 +138,8 @@ def test_actions_show_their_outcome(
     page.click("button >> text=Reload")
     page.get_by_text("generation 4 serves").wait_for()
     assert "said" not in page.url
+    page.wait_for_timeout(1500)  # at least one live update
+    assert page.locator("main > :first-child").inner_text() == "generation 4 serves"
     page.locator("tr[data-key='4712'] >> text=Replace").click()
     page.get_by_text("worker of pid 4712 is replaced").wait_for()
     assert any(request.command == answers.REPLACE for request in supervisor.asked)
@@ -162,6 +164,8 @@ def test_what_is_wrong_is_on_top_in_words(
         page.get_by_text("3 jobs wait for invoice.render, which no worker anywhere serves").wait_for()
         page.get_by_text("module 'tasks' has no 'shuot'").wait_for()
         assert page.title().startswith("(2) ")
+        page.locator(".charts .u-legend").first.wait_for()
+        assert page.locator(".charts").count() == 1
         if SCREENSHOTS:
             page.locator(".charts canvas").first.wait_for()
             page.wait_for_timeout(1500)

@@ -159,7 +159,7 @@ class State:
         waiting: dict[str, Counted] = {name: (0, 0, count, {}) for name, count in waits.items()}
         waiting[ALL] = (0, 0, sum(waits.values()), {})
         self.waiting.put(second, waiting)
-        if second // SPARK_SECONDS != self._second // SPARK_SECONDS:
+        if self._second and second // SPARK_SECONDS != self._second // SPARK_SECONDS:
             self._note_sparks(functions)
             self._note_trends(queues)
         self._second = second
@@ -173,9 +173,10 @@ class State:
             del self._sparks[name]
             self._sparks_ended.pop(name, None)
         for name, stats in functions.items():
-            points = self._sparks.setdefault(name, deque([0], maxlen=SPARK_POINTS))
-            before = self._sparks_ended.get(name, stats.ended)
-            points.append(max(stats.ended - before, 0))
+            points = self._sparks.setdefault(name, deque(maxlen=SPARK_POINTS))
+            before = self._sparks_ended.get(name)
+            if before is not None:
+                points.append(max(stats.ended - before, 0))
             self._sparks_ended[name] = stats.ended
 
     def _note_trends(self, queues: dict[str, Queue]) -> None:

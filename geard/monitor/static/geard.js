@@ -38,6 +38,7 @@
     for (const child of old.childNodes) if (keyOf(child)) keyed.set(keyOf(child), child);
     let at = old.firstChild;
     for (const child of [...fresh.childNodes]) {
+      while (at && at.nodeType === 1 && at.hasAttribute("data-keep") && !keyOf(at)) at = at.nextSibling;
       const same = keyOf(child) && keyed.get(keyOf(child));
       if (same && same.nodeName === child.nodeName) {
         keyed.delete(keyOf(child));
