@@ -88,9 +88,12 @@ class Presence:
 class Seats:
     """The supervisor's side: which seats are free."""
 
-    def __init__(self, presence: Presence) -> None:
+    def __init__(self, presence: Presence, *, taken: Iterable[int] = (), now: float = 0.0) -> None:
+        """`taken` are seats of processes that are there already; the others of before rest."""
         self.presence = presence
         self._free_at = dict.fromkeys(range(SEATS), 0.0)
+        self._free_at.update(dict.fromkeys(range(presence.used), now + REST_SECONDS))
+        self._free_at.update(dict.fromkeys(taken, float("inf")))
 
     def take(self, now: float) -> Seat | None:
         """A seat for a new process; None when there is none."""

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import pickle
+import signal
 import socket
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from geard import __version__, exits, messages
 from geard.cli.control import other_version
 from geard.config.model import Capability, Config
 from geard.messages import CannotStart, Start
-from tests.support.daemon import Daemon
+from geard.stats.totals import Totals
+from geard.supervisor.upgrade import VARIABLE, CannotUpgrade, State
+from geard.supervisor.upgrade import load as load_state
+from tests.support.daemon import Daemon, Load, submit
+from tests.support.servers import Gearmand, free_port
+from tests.support.waiting import eventually
 
 
 def start_line(**changes: object) -> bytes:
@@ -55,7 +63,7 @@ def test_a_start_of_a_version_that_only_says_more_is_understood() -> None:
 def test_the_commands_tell_a_supervisor_of_another_version() -> None:
     assert other_version(__version__) == other_version("") == ""
     assert other_version("0.0.1") == (
-        f"the supervisor is geard 0.0.1 and this is geard {__version__}: restart it to upgrade"
+        f"the supervisor is geard 0.0.1 and this is geard {__version__}: run `geard upgrade`, or restart it"
     )
     with Daemon(None) as daemon:
         old = daemon.directory / "old"
@@ -77,3 +85,107 @@ def test_the_commands_tell_a_supervisor_of_another_version() -> None:
             assert said.returncode == exits.DONE
             assert other_version("0.0.1") in said.stderr
         assert daemon.stop() == 0
+
+
+def test_an_upgrade_keeps_pid_processes_jobs_and_counts_and_loses_none() -> None:
+    with Gearmand() as server, Daemon(server, processes=2) as daemon, Load(server.address, per_second=200) as load:
+        daemon.start()
+        submit(server, "hold", "held 0")
+        eventually(lambda: sum(daemon.runs.values()) > 50, what="the first jobs")
+        assert daemon.process
+        pid, workers = daemon.process.pid, sorted(daemon.children)
+        for number in (1, 2):
+            done = daemon.geard("upgrade")
+            assert done.returncode == 0, done.stderr + daemon.log
+            assert f"the supervisor (pid {pid}) is geard {__version__} now, and kept 2 worker processes" in done.stderr
+            assert daemon.log.count("upgraded from geard") == number
+        assert sorted(pid for pid in daemon.children if pid in workers) == workers
+        overview = daemon.overview
+        assert overview.pid == pid
+        assert overview.done > 50
+        assert [generation.number for generation in overview.generations] == [1]
+        assert daemon.reload().stderr == "generation 2 serves\n"
+        os.kill(daemon.processes[0].pid, signal.SIGKILL)  # one that the new code has started
+        daemon.wait_for("is ready after", times=5)
+        daemon.release()
+        names = load.stop()
+        eventually(lambda: set(daemon.runs) == names | {"held"}, what="the end of all jobs")
+        assert max(daemon.runs.values()) == 1
+        eventually(lambda: not set(workers) & set(daemon.children), what="the end of the old worker processes")
+        assert "drained" in daemon.log
+        assert daemon.stop() == 0
+
+
+def test_a_worker_process_that_dies_during_an_upgrade_is_replaced_and_a_term_is_heard() -> None:
+    with Gearmand() as server, Daemon(server, processes=2) as daemon:
+        daemon.start()
+        worker = daemon.processes[0].pid
+        assert daemon.process
+        with subprocess.Popen(daemon.command("upgrade"), stderr=subprocess.PIPE) as upgrade:
+            daemon.wait_for("executing the installed geard")
+            os.kill(worker, signal.SIGKILL)
+            assert upgrade.wait(30) == 0
+        daemon.wait_for("is ready after", times=3)
+        with subprocess.Popen(daemon.command("upgrade"), stderr=subprocess.PIPE) as upgrade:
+            daemon.wait_for("executing the installed geard", times=2)
+            daemon.signal(signal.SIGTERM)
+            assert daemon.wait() == 0
+            upgrade.wait(60)
+        assert "stopped in" in daemon.log
+
+
+@pytest.mark.parametrize("option", ["--embedded", "--watch"])
+def test_what_cannot_be_upgraded_is_refused_in_words_and_goes_on(option: str) -> None:
+    with Daemon(None, job_servers=[f"127.0.0.1:{free_port()}"]) as daemon:
+        daemon.start(option)
+        done = daemon.geard("upgrade")
+        assert done.returncode == exits.FAILED
+        assert "not upgraded, all goes on as it was: " in done.stderr
+        assert daemon.stop() == 0
+
+
+def test_new_code_that_cannot_read_the_state_is_not_executed() -> None:
+    with Daemon(None) as daemon:
+        broken = daemon.directory / "site"
+        broken.mkdir()
+        (broken / "sitecustomize.py").write_text(
+            f"import os, sys\nif os.path.exists('{daemon.directory}/broken'): sys.exit('no such code')\n"
+        )
+        daemon.start(env=os.environ | {"PYTHONPATH": str(broken)})
+        (daemon.directory / "broken").touch()
+        done = daemon.geard("upgrade")
+        assert done.returncode == exits.FAILED
+        assert "not upgraded, all goes on as it was: " in done.stderr
+        assert daemon.overview.state == "running"
+        assert daemon.stop() == 0
+
+
+def test_a_supervisor_that_cannot_read_what_was_left_to_it_starts_anew() -> None:
+    state = os.memfd_create("state")
+    os.write(state, b'{"format":99}')
+    with Gearmand() as server, Daemon(server) as daemon:
+        daemon.start(env=os.environ | {VARIABLE: str(state)}, pass_fds=[state])
+        assert "cannot read the state of the supervisor" in daemon.log
+        assert daemon.stop() == 0
+    os.close(state)
+
+
+def test_a_state_of_another_format_or_with_workers_of_another_protocol_is_not_taken_over() -> None:
+    with pytest.raises(CannotUpgrade, match="cannot read the state"):
+        load_state(b"{}")
+    state = State(
+        config_file="geard.yaml",
+        started_at=0.0,
+        refusal="",
+        last_number=1,
+        done_by_gone=0,
+        failed_by_gone=0,
+        generations=(),
+        children=(),
+        suspects=(),
+        totals=pickle.dumps(Totals()),
+    )
+    assert load_state(msgspec.json.encode(state)).last_number == 1
+    for change, words in (({"format": 99}, "does not know the state"), ({"protocol": 99}, "cannot talk to workers")):
+        with pytest.raises(CannotUpgrade, match=words):
+            load_state(msgspec.json.encode(msgspec.structs.replace(state, **change)))

@@ -24,6 +24,7 @@ COMMANDS: Final = {  # name -> the module and the attribute that hold it
     "ps": "geard.cli.control:ps",
     "health": "geard.cli.health:health",
     "reload": "geard.cli.control:reload",
+    "upgrade": "geard.cli.upgrade:upgrade",
     "stop": "geard.cli.control:stop",
     "schedules": "geard.cli.schedules:schedules",
     "monitor": "geard.cli.monitor:monitor",

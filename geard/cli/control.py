@@ -183,7 +183,7 @@ def other_version(version: str) -> str:
     """What to say of a supervisor of another version than this command; "" for none."""
     if version in ("", __version__):
         return ""
-    return f"the supervisor is geard {version} and this is geard {__version__}: restart it to upgrade"
+    return f"the supervisor is geard {version} and this is geard {__version__}: run `geard upgrade`, or restart it"
 
 
 def _ask(path: str, what: str) -> Answer:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from geard import logs
 from geard.config import default_path, examine_config
 from geard.supervisor.imports import with_import_problems
+
+if TYPE_CHECKING:
+    from geard.supervisor.upgrade import State
 
 
 @click.command()
@@ -42,7 +47,8 @@ def run(path: Path, verbose: bool, watch: bool, embedded: bool, queue: str | Non
     """
     if queue is not None and not embedded:
         raise click.UsageError("--queue is for --embedded: other job servers keep their own queues")
-    source = with_import_problems(examine_config(path))
+    state = _inherited_state()
+    source = state.source if state else with_import_problems(examine_config(path))
     source.check()
     from geard.supervisor.daemon import Daemon  # imports gevent, which a config error need not wait for
 
@@ -54,9 +60,24 @@ def run(path: Path, verbose: bool, watch: bool, embedded: bool, queue: str | Non
             job_server.served(source), verbose=verbose, watch=watch, read=job_server.read, beside=job_server
         )
     else:
-        daemon = Daemon(source, verbose=verbose, watch=watch)
+        daemon = Daemon(source, verbose=verbose, watch=watch, state=state)
     code = daemon.run()
     if source.config.logging.file:
         for problem in daemon.start_problems:  # the log has them already; a person at a terminal wants them too
             logs.console(f"geard: {problem}")
     sys.exit(code)
+
+
+def _inherited_state() -> State | None:
+    """What the supervisor before us in this process has left, if it was upgraded. Where that cannot be read all begins
+    anew: its worker processes then find their supervisor gone, finish their jobs and end."""
+    if "GEARD_UPGRADE" not in os.environ:
+        return None
+    from geard.supervisor.upgrade import CannotUpgrade, inherited
+
+    try:
+        return inherited()
+    except (CannotUpgrade, OSError, ValueError) as error:
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        logs.console(f"geard: {error}; starting anew, and the worker processes of before finish what they have")
+        return None

@@ -7,8 +7,9 @@ is read. A process is known by its pid, or by anything else that is its own whil
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Hashable
-from typing import Final
+from collections.abc import Callable, Collection, Hashable
+from copy import copy
+from typing import Any, Final
 
 from geard.stats.diff import Diff, FunctionDiff, ProcessDiff
 from geard.stats.failures import Failures
@@ -128,6 +129,15 @@ class Totals:
 
     def __repr__(self) -> str:
         return f"<Totals {self._functions[ALL].stats.ended} jobs, {len(self._running)} processes>"
+
+    def with_processes(self, other: Callable[[Any], Hashable]) -> Totals:
+        """The same totals, which know each process by another name."""
+        totals = copy(self)
+        totals._running = {other(process): known for process, known in self._running.items()}
+        totals._connected = {other(process): known for process, known in self._connected.items()}
+        totals._processes = {other(process): known for process, known in self._processes.items()}
+        totals._cpu_seconds = {other(process): known for process, known in self._cpu_seconds.items()}
+        return totals
 
     # --- what happens ---------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ HISTORY: Final = "history"
 JOBS: Final = "jobs"
 STACK: Final = "stack"
 REPLACE: Final = "replace"
+UPGRADE: Final = "upgrade"
 
 
 class ProcessView(Struct, frozen=True):

@@ -47,6 +47,10 @@ class Process(Protocol):
 
     pid: int
 
+    @property
+    def carried(self) -> tuple[int, bytes]:
+        """The descriptor of its socket, and what was received of a line that is not whole."""
+
     def send(self, message: ToChild) -> None:
         """Queue a message; never blocks, and says nothing when the process is gone."""
 

@@ -19,11 +19,15 @@ from geard.supervisor.beside import Beside, module_command
 class Companions:
     """See the module. Each of them is told the config whenever it starts, and again when another one takes effect."""
 
-    def __init__(self, config: Config, *, scheduled: Callable[[States], None], verbose: bool) -> None:
-        """`scheduled` is told how the schedules stand."""
+    def __init__(
+        self, config: Config, *, scheduled: Callable[[States], None], verbose: bool, dead_letters_address: str = ""
+    ) -> None:
+        """`scheduled` is told how the schedules stand; `dead_letters_address` is the one that worker processes know
+        already."""
         self._config = config
         self._verbose = verbose
-        self.dead_letters_address = f"\0geard-dead-letters-{os.getpid()}-{os.urandom(8).hex()}"
+        own = f"\0geard-dead-letters-{os.getpid()}-{os.urandom(8).hex()}"
+        self.dead_letters_address = dead_letters_address or own
         """Where worker processes send dead letters: an abstract Unix socket, with no file to be left behind."""
         self._scheduler = Beside(
             "scheduler",
@@ -38,6 +42,8 @@ class Companions:
             on_line=lambda line: None,
         )
         self._all = (self._scheduler, self._keeper)
+        self._to_resume: list[Beside] = []
+        self.paused = False
         self._reopen_log = gevent.signal_handler(signal.SIGUSR1, self._signal, signal.SIGUSR1)
 
     def needed_by(self, config: Config) -> None:
@@ -57,6 +63,22 @@ class Companions:
             self._scheduler.stop()
         if config.dead_letters:  # and it stays where there are none any more: draining processes may need it
             self._keeper.send_line(self._keep())
+
+    def pause(self) -> None:
+        """End all of them, and wait for that, until `resume`."""
+        self.paused = True
+        self._to_resume = [each for each in self._all if each.pid]
+        for each in self._to_resume:
+            each.stop()
+        for each in self._to_resume:
+            each.close()
+
+    def resume(self) -> None:
+        """Have those run again that ran before `pause`."""
+        if self.paused:
+            self.paused = False
+            for each in self._to_resume:
+                each.start()
 
     def close(self) -> None:
         """End all of them, and wait for that."""

@@ -42,15 +42,25 @@ class SocketInUse(GeardError):
 class ControlServer:
     """Listens on a Unix socket and hands each request to `ask`; who we are it says itself."""
 
-    def __init__(self, path: str, ask: Callable[[Asked], None], identity: Identity) -> None:
-        """Start to listen. Raises SocketInUse, Untrusted, or OSError when the socket cannot be made."""
+    def __init__(
+        self, path: str, ask: Callable[[Asked], None], identity: Identity, *, listener: int | None = None
+    ) -> None:
+        """Start to listen, on an inherited `listener` if there is one.
+
+        Raises SocketInUse, Untrusted, or OSError when the socket cannot be made."""
         self.path = path
         self._ask = ask
         self._identity = identity
-        listener = _listen(path)
+        listening = _listen(path) if listener is None else socket.socket(fileno=listener)
         self._made = _file(path)
-        self._server = StreamServer(listener, self._serve, spawn=Pool(MAX_CONNECTIONS))
+        self._server = StreamServer(listening, self._serve, spawn=Pool(MAX_CONNECTIONS))
         self._server.start()
+
+    @property
+    def descriptor(self) -> int:
+        """Of the socket that listens."""
+        number: int = self._server.socket.fileno()
+        return number
 
     def close(self) -> None:
         """Stop listening, once the answers that are due have been written; remove the socket if it is still ours."""

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import gevent
 import gevent.subprocess
+import msgspec
 from gevent.queue import Empty, SimpleQueue
 
 from geard import __version__, exits, logs
@@ -23,7 +26,8 @@ from geard.config.model import Config, default_control_socket
 from geard.errors import ConfigError, InvalidRequest, Problem
 from geard.messages import FromChild, Start
 from geard.presence import Presence, Seats
-from geard.supervisor.answers import Identity
+from geard.supervisor import upgrade
+from geard.supervisor.answers import Answer, Identity
 from geard.supervisor.child import Child
 from geard.supervisor.companions import Companions
 from geard.supervisor.control import ControlServer, SocketInUse
@@ -34,10 +38,14 @@ from geard.supervisor.process import WorkerProcess
 from geard.supervisor.sd_notify import SdNotify
 from geard.supervisor.supervisor import SIGNALS, Supervisor
 from geard.supervisor.trust import Untrusted
+from geard.supervisor.upgrade import REFUSED, ChildState, State
+from geard.supervisor.waiting import Reply
 
 if TYPE_CHECKING:
     from geard.supervisor.watch import Watcher
 
+AT_REST_SECONDS: Final = 10.0
+"""How long an upgrade waits for a moment in which nothing is under way."""
 TICK_SECONDS: Final = 0.25
 """How late what is due by the clock alone may be: killing the stuck, starting again, telling systemd."""
 
@@ -55,34 +63,42 @@ class Daemon:
         watch: bool = False,
         read: Callable[[str], Source] = examine_config,
         beside: AbstractContextManager[object] | None = None,
+        state: State | None = None,
     ) -> None:
         """`read` reads the config again for a reload, with what is wrong in it; `beside` is entered before the first
-        worker process starts, and left after the last has ended. Raises ConfigError when the log file or the control
+        worker process starts, and left after the last has ended; `state` is what the supervisor before us in this
+        process has left. Raises ConfigError when the log file or the control
         socket cannot be used, InvalidRequest when `watch` needs what is not installed."""
         self._source = source
         self._read = read
         self._beside = beside or nullcontext()
+        self._state = state
+        self._upgrade: Upgrade | None = None
         self._verbose = verbose
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._loading: gevent.Greenlet[..., None] | None = None
         self._watcher = _watcher(source, self._events.put) if watch else None
         try:
             _configure_log(source.config, verbose)
-            self._control = _control_server(source, self._events.put)
+            self._control = _control_server(source, self._events.put, state)
         except ConfigError as error:
             raise ConfigError(list(map(source.locate, error.problems))) from error
         self._serves = False
         self._companions = Companions(
-            source.config, scheduled=lambda states: self._events.put(Scheduled(states)), verbose=verbose
+            source.config,
+            scheduled=lambda states: self._events.put(Scheduled(states)),
+            verbose=verbose,
+            dead_letters_address=state.dead_letters_address if state else "",
         )
         self._monitor = MonitorKeeper(verbose=verbose)
-        self._seats = _seats()
+        self._seats = _seats(state)
         self._supervisor = Supervisor(
             source,
             spawn=self._spawn,
             load=self._load,
             notify=SdNotify(),
             configured=self._configured,
+            upgraded=self._upgrade_asked,
         )
 
     @property
@@ -94,6 +110,7 @@ class Daemon:
         """Run until the last worker process is gone; the exit code. Raises what entering `beside` raises."""
         log.info("geard %s, pid %d, config %s", __version__, os.getpid(), self._source.file)
         handlers = [gevent.signal_handler(number, self._events.put, Signalled(number)) for number in SIGNALS]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a supervisor before us in this process has blocked them
         try:
             with self._beside:
                 return self._supervise()
@@ -112,24 +129,97 @@ class Daemon:
     def _supervise(self) -> int:
         try:
             self._monitor.configure(self._source.config)
-            self._supervisor.start()
+            if self._state:
+                for generation in self._state.generations:
+                    self._companions.needed_by(generation.config)
+                self._supervisor.resume(self._state, self._adopt)
+                os.kill(os.getpid(), signal.SIGCHLD)  # to hear of those that ended while nobody listened
+            else:
+                self._supervisor.start()
             while self._supervisor.exit_code is None:
                 with suppress(Empty):  # when nothing happened, time has passed
                     self._supervisor.handle(self._events.get(timeout=TICK_SECONDS))
                 self._supervisor.tick()
+                if self._upgrade:
+                    self._upgrade_when_at_rest(self._upgrade)
             return self._supervisor.exit_code
         except Exception:
             log.critical("a bug in geard; the worker processes drain by themselves", exc_info=True)
             return exits.SOFTWARE
 
-    def _spawn(self, child: Child) -> None:
-        def heard(message: FromChild) -> None:
-            self._events.put(Received(child, message))
+    def _heard(self, child: Child) -> Callable[[FromChild], None]:
+        return lambda message: self._events.put(Received(child, message))
 
+    def _ended(self, child: Child) -> Callable[[int], None]:
         def ended(status: int) -> None:
             self._events.put(Exited(child, status))
             self._free_seat(child)
 
+        return ended
+
+    def _adopt(self, child: Child, state: ChildState) -> None:
+        if self._seats and state.seat is not None:
+            child.seat = self._seats.presence.seat(state.seat)
+        carried = state.descriptor, state.received
+        child.process = WorkerProcess.adopt(state.pid, carried, self._heard(child), self._ended(child))
+
+    # --- upgrade --------------------------------------------------------------------------------------------------
+
+    def _upgrade_asked(self, reply: Reply) -> None:
+        if not isinstance(self._beside, nullcontext):
+            reply(Answer(exits.FAILED, f"{REFUSED}: the embedded job server is part of this daemon; restart it"))
+        elif self._watcher:
+            reply(Answer(exits.FAILED, f"{REFUSED}: it runs with --watch; restart it"))
+        else:
+            gevent.spawn(self._check_upgrade, reply)
+
+    def _check_upgrade(self, reply: Reply) -> None:
+        why_not = upgrade.check(self._supervisor.capture(), run=gevent.subprocess.run)
+        if why_not:
+            log.error("%s: %s", REFUSED, why_not)
+            reply(Answer(exits.FAILED, f"{REFUSED}: {why_not}"))
+        else:
+            self._upgrade = Upgrade(reply, time.monotonic() + AT_REST_SECONDS)
+
+    def _upgrade_when_at_rest(self, wanted: Upgrade) -> None:
+        """Execute the installed code in our place. Comes back only when that cannot be."""
+        processes = [child.process for child in self._supervisor.children if isinstance(child.process, WorkerProcess)]
+        why_not = self._supervisor.not_at_rest
+        if why_not or not self._events.empty() or not all(process.is_at_rest for process in processes):
+            if time.monotonic() > wanted.deadline:
+                self._upgrade = None
+                self._companions.resume()
+                wanted.reply(Answer(exits.TIMED_OUT, f"{REFUSED}: {why_not or 'it is too busy'}; try again"))
+            return
+        if not self._companions.paused:
+            self._companions.pause()  # meanwhile something may have happened
+            return
+        self._upgrade = None
+        self._supervisor.upgrading()
+        for process in processes:
+            process.pause()
+        state = msgspec.structs.replace(
+            self._supervisor.capture(),
+            listener=self._control.descriptor if self._control else None,
+            socket_path=self._control.path if self._control else "",
+            presence=self._seats.presence.descriptor if self._seats else None,
+            dead_letters_address=self._companions.dead_letters_address,
+        )
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they wait for the new code
+            upgrade.execute(state, sys.argv[1:])
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            for process in processes:
+                process.resume()
+            self._companions.resume()
+            log.error("%s: %s", REFUSED, error)
+            self._supervisor.not_upgraded()
+            wanted.reply(Answer(exits.FAILED, f"{REFUSED}: {error}"))
+
+    # --- worker processes -----------------------------------------------------------------------------------------
+
+    def _spawn(self, child: Child) -> None:
         config = child.group.config
         self._companions.needed_by(config)
         child.seat = self._seats.take(time.monotonic()) if self._seats else None
@@ -144,7 +234,7 @@ class Daemon:
             dead_letters=self._companions.dead_letters_address if config.dead_letters else "",
         )
         try:
-            child.process = WorkerProcess(start, heard, ended)
+            child.process = WorkerProcess(start, self._heard(child), self._ended(child))
         except OSError:
             self._free_seat(child)
             raise
@@ -180,9 +270,20 @@ class Daemon:
             self._watcher.configured(config)
 
 
-def _seats() -> Seats | None:
+class Upgrade(NamedTuple):
+    """An upgrade that waits for the daemon to be at rest."""
+
+    reply: Reply
+    deadline: float
+
+
+def _seats(state: State | None) -> Seats | None:
     try:
-        return Seats(Presence())
+        if state is None or state.presence is None:
+            return Seats(Presence())
+        os.set_inheritable(state.presence, False)
+        taken = [child.seat for child in state.children if child.seat is not None]
+        return Seats(Presence(state.presence), taken=taken, now=time.monotonic())
     except (AttributeError, OSError) as error:
         log.warning("which jobs a worker process had when it dies is known from its heartbeats only: %s", error)
         return None
@@ -221,12 +322,13 @@ def _socket_path(config: Config) -> str:
     return config.control_socket or default_control_socket()
 
 
-def _control_server(source: Source, ask: Callable[[Event], None]) -> ControlServer | None:
+def _control_server(source: Source, ask: Callable[[Event], None], state: State | None) -> ControlServer | None:
     """The control server; None, with a warning, where nobody asked for one and the usual place cannot be had."""
-    path = _socket_path(source.config)
+    listener = state.listener if state else None
+    path = state.socket_path if state and listener is not None else _socket_path(source.config)
     identity = Identity(os.getpid(), __version__, os.path.abspath(source.file))
     try:
-        return ControlServer(path, ask, identity)
+        return ControlServer(path, ask, identity, listener=listener)
     except (SocketInUse, Untrusted, OSError) as error:
         if source.config.control_socket:
             raise ConfigError([Problem(f"cannot listen on {path}: {error}", key="control_socket")]) from error

@@ -18,7 +18,7 @@ class Fleet:
     """See the module. `spawn` starts the process of a child."""
 
     def __init__(self, spawn: Callable[[Child], None]) -> None:
-        self._spawn = spawn
+        self.spawn = spawn
         self._last_number = 0
         self._done_by_gone = self._failed_by_gone = 0
         self.current: Generation | None = None
@@ -45,6 +45,22 @@ class Fleet:
         return self.current.number if self.current else self._last_number
 
     @property
+    def gone(self) -> tuple[int, int, int]:
+        """The number of the last generation, and the jobs (done, failed) of processes that are gone."""
+        return self._last_number, self._done_by_gone, self._failed_by_gone
+
+    @gone.setter
+    def gone(self, gone: tuple[int, int, int]) -> None:
+        self._last_number, self._done_by_gone, self._failed_by_gone = gone
+
+    def restore(self, generation: Generation) -> None:
+        """Go on with a generation that serves or drains."""
+        if generation.state is State.CURRENT:
+            self.current = generation
+        else:
+            self.draining.append(generation)
+
+    @property
     def is_served(self) -> bool:
         """Whether any worker process is ready, or finishes jobs."""
         return any(child.phase in (Phase.READY, Phase.DRAINING) for child in self.children)
@@ -59,7 +75,7 @@ class Fleet:
     def begin(self, source: Source, now: float) -> Generation:
         """Start a generation from this config. It comes; the current one stays."""
         self._last_number += 1
-        self.incoming = Generation(self._last_number, source, self._spawn)
+        self.incoming = Generation(self._last_number, source, self.spawn)
         self.incoming.start(now)
         return self.incoming
 

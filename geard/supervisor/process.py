@@ -16,11 +16,12 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 import gevent
 import msgspec
 from gevent import socket
+from gevent.event import AsyncResult
 from gevent.queue import Queue
 from gevent.subprocess import DEVNULL, Popen
 
@@ -64,7 +65,7 @@ class LinkedProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                self._popen = Popen(
+                self._popen: Popen[bytes] | Adopted = Popen(
                     command(theirs.fileno()),
                     stdin=DEVNULL,
                     pass_fds=(theirs.fileno(), *inherited),
@@ -74,12 +75,35 @@ class LinkedProcess:
             except BaseException:
                 ours.close()
                 raise
-        self.pid: int = self._popen.pid
         self._socket = ours
+        self._received = b""
+        self._begin()
+
+    def _begin(self) -> None:
+        self.pid: int = self._popen.pid
         self._outbox: Queue[bytes] = Queue()
+        self._sending = False
+        self.resume()
+
+    def resume(self) -> None:
+        """Listen and speak, as from the start, or after `pause`."""
         self._writer = gevent.spawn(self._write)
         self._reader = gevent.spawn(self._read)
-        gevent.spawn(self._wait)
+        self._waiter = gevent.spawn(self._wait)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it lives and all that it was told is on its way."""
+        return not self._sending and self._outbox.empty() and self._popen.poll() is None
+
+    def pause(self) -> None:
+        """Listen and speak no more, so that another supervisor can go on. Only when it is at rest."""
+        gevent.killall([self._writer, self._reader, self._waiter])
+
+    @property
+    def carried(self) -> tuple[int, bytes]:
+        """The descriptor of its socket, and what was received of a line that is not whole."""
+        return self._socket.fileno(), self._received
 
     def send_line(self, line: bytes) -> None:
         """Queue a line, its end included; never blocks, and says nothing when the process is gone."""
@@ -108,13 +132,14 @@ class LinkedProcess:
 
     def _write(self) -> None:
         for line in self._outbox:
+            self._sending = True
             try:
                 self._socket.sendall(line)
             except OSError:
                 return  # it is gone, or closed its end: the reader and hang_timeout see to it
+            self._sending = False
 
     def _read(self) -> None:
-        received = b""
         while True:
             try:
                 data = self._socket.recv(65536)
@@ -122,7 +147,7 @@ class LinkedProcess:
                 return
             if not data:
                 return
-            *lines, received = (received + data).split(b"\n")
+            *lines, self._received = (self._received + data).split(b"\n")
             for line in lines:
                 try:
                     self._on_line(line)
@@ -141,6 +166,28 @@ class LinkedProcess:
         self._on_exit(status)
 
 
+class Adopted:
+    """As much of a Popen as is needed for a child that other code has started in this process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._ended: AsyncResult[int] = AsyncResult()
+        self._watcher = gevent.get_hub().loop.child(pid, ref=False)
+        self._watcher.start(self._has_ended)
+
+    def poll(self) -> int | None:
+        """Its exit code, or minus its signal, once it has ended."""
+        return self._ended.value if self._ended.ready() else None
+
+    def wait(self) -> int:
+        """The same, when it has ended."""
+        return cast("int", self._ended.get())
+
+    def _has_ended(self) -> None:
+        self._watcher.stop()
+        self._ended.set(os.waitstatus_to_exitcode(self._watcher.rstatus))
+
+
 class WorkerProcess(LinkedProcess):
     """A running worker process."""
 
@@ -156,6 +203,25 @@ class WorkerProcess(LinkedProcess):
         inherited = () if start.presence is None else (start.presence,)
         super().__init__(command, lambda line: on_message(messages.load_from_child(line)), on_exit, inherited=inherited)
         self.send(start)
+
+    @classmethod
+    def adopt(
+        cls,
+        pid: int,
+        carried: tuple[int, bytes],
+        on_message: Callable[[FromChild], None],
+        on_exit: Callable[[int], None],
+    ) -> WorkerProcess:
+        """Go on with one that the supervisor before us in this process has started."""
+        process = cls.__new__(cls)
+        process._on_line = lambda line: on_message(messages.load_from_child(line))
+        process._on_exit = on_exit
+        process._popen = Adopted(pid)
+        descriptor, process._received = carried
+        os.set_inheritable(descriptor, False)
+        process._socket = socket.socket(fileno=descriptor)
+        process._begin()
+        return process
 
     def send(self, message: ToChild) -> None:
         """Queue a message; never blocks, and says nothing when the process is gone."""

@@ -19,14 +19,14 @@ from typing import Final, Literal
 
 from setproctitle import setproctitle
 
-from geard import exits, logs
+from geard import __version__, exits, logs
 from geard.config.load import Source
 from geard.config.model import Config
 from geard.errors import ConfigError, Problem
 from geard.messages import DumpStacks, Heartbeat, Jobs, ListJobs, ReopenLog, Stack, Suspect, Suspects
 from geard.scheduler.states import ScheduleState
 from geard.stats.totals import Totals
-from geard.supervisor import answers, summary
+from geard.supervisor import answers, summary, upgrade
 from geard.supervisor.answers import Answer, Request
 from geard.supervisor.child import Child
 from geard.supervisor.decisions import count_jobs
@@ -37,6 +37,7 @@ from geard.supervisor.questions import Questions
 from geard.supervisor.report import Notify, Report
 from geard.supervisor.stats import About
 from geard.supervisor.suspects import SuspectList
+from geard.supervisor.upgrade import ChildState, State
 from geard.supervisor.waiting import Listings, Reloads, Reply, answer_all
 
 PAUSE_SECONDS: Final = 1.0
@@ -60,11 +61,14 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         set_title: Callable[[str], None] = setproctitle,
+        upgraded: Callable[[Reply], None] | None = None,
     ) -> None:
         """`spawn` starts a child's process; `load` begins to read the config and leads to a Loaded event;
-        `configured` is told of each config that takes effect."""
+        `configured` is told of each config that takes effect; `upgraded` begins to execute the installed code in our
+        place, and replies when that is refused."""
         self._source = source
         self._load = load
+        self._upgrade = upgraded
         self._configured = configured
         self._clock = clock
         self._report = Report(notify, set_title)
@@ -96,6 +100,47 @@ class Supervisor:
         """Start the first generation."""
         self._begin(self._source)
         self.tick()
+
+    def resume(self, state: State, adopt: Callable[[Child, ChildState], None]) -> None:
+        """Go on where the supervisor before us in this process has left off."""
+        self._totals = upgrade.restore(state, self._fleet, adopt)
+        self._questions = Questions(self._fleet, self._totals, self._listings, self._about, self._clock)
+        self._started_at, self._refusal = state.started_at, state.refusal
+        self.suspects.learn(state.suspects, self._clock())
+        self._state = "running"
+        self._configured(self._source.config)
+        log.info("upgraded from geard %s, with %s", state.version, summary.processes(len(self._fleet.children)))
+        self._report.ready(self._status_line)
+
+    def capture(self) -> State:
+        """What a supervisor after us needs to go on."""
+        return upgrade.capture(
+            self._fleet,
+            self._totals,
+            config_file=self._source.file,
+            started_at=self._started_at,
+            refusal=self._refusal,
+            suspects=tuple(self.suspects),
+        )
+
+    def upgrading(self) -> None:
+        """The installed code is about to be executed in our place."""
+        log.info("executing the installed geard in place of geard %s", __version__)
+        self._report.reloading()
+
+    def not_upgraded(self) -> None:
+        """That did not come to be."""
+        self._report.ready(self._status_line)
+
+    @property
+    def children(self) -> list[Child]:
+        """Every worker process that is not gone."""
+        return self._fleet.children
+
+    @property
+    def not_at_rest(self) -> str:
+        """Why this is no moment for an upgrade; "" when it is."""
+        return f"the daemon is {self._state}" if self._state != "running" else upgrade.not_now(self._fleet)
 
     def handle(self, event: Event) -> None:
         """Do what this event asks for."""
@@ -308,6 +353,12 @@ class Supervisor:
     def _schedules_asked(self, reply: Reply) -> None:
         reply(Answer(exits.DONE, schedules=self._schedules if self._source.config.schedules else ()))
 
+    def _upgrade_asked(self, reply: Reply) -> None:
+        if self._upgrade is None or self.not_at_rest:
+            reply(Answer(exits.TIMED_OUT, f"{upgrade.REFUSED}: {self.not_at_rest}; try again"))
+        else:
+            self._upgrade(reply)
+
     def _stop_asked(self, reply: Reply) -> None:
         self._stops.append(reply)
         if self._state != "stopping":
@@ -364,5 +415,6 @@ REQUESTS: Final[dict[str, Callable[[Supervisor, Reply], None]]] = {
     answers.RELOAD: Supervisor._reload,
     answers.SCHEDULES: Supervisor._schedules_asked,
     answers.STOP: Supervisor._stop_asked,
+    answers.UPGRADE: Supervisor._upgrade_asked,
     answers.STOP_NOW: Supervisor._stop_now_asked,
 }

@@ -47,6 +47,8 @@ class FakeProcess:
     def send(self, message: ToChild) -> None:
         self.told.append(message)
 
+    carried = (-1, b"")
+
     def signal(self, number: int) -> None:
         self.signals.append(number)
 

@@ -1,0 +1,343 @@
+"""`geard upgrade`: the supervisor's state as one struct, which a new supervisor in the same process goes on from.
+
+Rules:
+- State is all that passes from the old code to the new. Who adds a part to the supervisor that must survive adds a
+  field with a default, fills it in `capture` and reads it in `restore` or where it belongs.
+- The new code is asked first, in a process of its own (`python -m geard.supervisor.upgrade`), whether it can read the
+  state. Only then is it executed in place. A refusal harms nothing.
+- Only a daemon at rest is upgraded: one that serves, and in which no worker process is starting.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from geard import __version__, logs
+from geard.config.load import Source
+from geard.config.model import Config
+from geard.errors import GeardError
+from geard.messages import PROTOCOL, Drained, Heartbeat, RunningJob, Suspect
+from geard.stats.totals import Totals
+from geard.supervisor.child import Child, Phase
+from geard.supervisor.decisions import process_groups
+from geard.supervisor.fleet import Fleet
+from geard.supervisor.generation import Generation, Slot
+from geard.supervisor.generation import State as GenerationPhase
+
+VARIABLE: Final = "GEARD_UPGRADE"
+"""Names the inherited descriptor of the state in the environment of the new supervisor."""
+FORMAT: Final = 1
+"""Raised when a State is understood no more by older or newer code."""
+CHECK_SECONDS: Final = 20.0
+REFUSED: Final = "not upgraded, all goes on as it was"
+
+
+class CannotUpgrade(GeardError):
+    """The state cannot be taken over by the code that is installed now."""
+
+
+class ChildState(Struct, frozen=True):
+    """A worker process, and the supervisor's end of its socket pair."""
+
+    pid: int
+    descriptor: int
+    received: bytes  # the beginning of a line that has not arrived whole
+    number: int
+    generation: int
+    group: str
+    jitter: float
+    phase: str
+    started_at: float
+    ready_at: float | None
+    heard_at: float
+    heartbeat: Heartbeat | None
+    connected: tuple[str, ...]
+    disconnected: tuple[str, ...]
+    jobs: tuple[RunningJob, ...]
+    jobs_at: float
+    drained: Drained | None
+    kill_at: float | None
+    kill_reason: str
+    killed: bool
+    excused: bool
+    version: str
+    seat: int | None
+
+
+class SlotState(Struct, frozen=True):
+    """A place for a worker process; `serving` is its pid."""
+
+    number: int
+    group: str
+    serving: int | None
+    was_ready: bool
+    crashes: int
+    start_at: float
+
+
+class GenerationState(Struct, frozen=True):
+    """A generation that serves or drains; `leaving` are pids."""
+
+    number: int
+    state: str
+    config: Config
+    slots: tuple[SlotState, ...]
+    leaving: tuple[int, ...]
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """Everything. Times are of the monotonic clock, which goes on."""
+
+    format: int = FORMAT
+    version: str = __version__  # of the old supervisor
+    protocol: int = PROTOCOL  # what its worker processes speak
+    config_file: str
+    started_at: float
+    refusal: str
+    last_number: int
+    done_by_gone: int
+    failed_by_gone: int
+    generations: tuple[GenerationState, ...]
+    children: tuple[ChildState, ...]
+    suspects: tuple[Suspect, ...]
+    totals: bytes  # pickled, processes by their pid
+    listener: int | None = None  # of the control socket
+    socket_path: str = ""  # where that is
+    presence: int | None = None
+    dead_letters_address: str = ""
+
+    @property
+    def source(self) -> Source:
+        """The config that is in effect, as it was read then."""
+        config = next(each.config for each in self.generations if each.state == GenerationPhase.CURRENT.value)
+        return Source(self.config_file, config, (), {})
+
+
+# --- capture -----------------------------------------------------------------------------------------------------
+
+
+def not_now(fleet: Fleet) -> str:
+    """Why a daemon that serves is not at rest; "" when it is."""
+    if fleet.incoming or not fleet.current:
+        return "a generation is starting"
+    starting = [child for child in fleet.children if child.phase is Phase.STARTING]
+    return f"{starting[0]} is starting" if starting else ""
+
+
+def capture(
+    fleet: Fleet, totals: Totals, *, config_file: str, started_at: float, refusal: str, suspects: tuple[Suspect, ...]
+) -> State:
+    """The state of a supervisor at rest."""
+    last_number, done, failed = fleet.gone
+    return State(
+        config_file=os.path.abspath(config_file),
+        started_at=started_at,
+        refusal=refusal,
+        last_number=last_number,
+        done_by_gone=done,
+        failed_by_gone=failed,
+        generations=tuple(map(_generation, fleet.generations)),
+        children=tuple(map(_child, fleet.children)),
+        suspects=suspects,
+        totals=pickle.dumps(totals.with_processes(lambda child: child.process.pid)),
+    )
+
+
+def _generation(generation: Generation) -> GenerationState:
+    slots = tuple(
+        SlotState(
+            slot.number,
+            slot.group.name,
+            _pid(slot.serving) if slot.serving else None,
+            slot.was_ready,
+            slot.crashes,
+            slot.start_at,
+        )
+        for slot in generation.slots
+    )
+    leaving = tuple(map(_pid, generation.leaving))
+    return GenerationState(generation.number, generation.state.value, generation.config, slots, leaving)
+
+
+def _child(child: Child) -> ChildState:
+    assert child.process
+    descriptor, received = child.process.carried
+    beat = child.heartbeat and msgspec.structs.replace(child.heartbeat, counted=None)  # it has been counted
+    return ChildState(
+        pid=child.process.pid,
+        descriptor=descriptor,
+        received=received,
+        number=child.number,
+        generation=child.generation,
+        group=child.group.name,
+        jitter=child.jitter,
+        phase=child.phase.value,
+        started_at=child.started_at,
+        ready_at=child.ready_at,
+        heard_at=child.heard_at,
+        heartbeat=beat,
+        connected=child.connected,
+        disconnected=child.disconnected,
+        jobs=child.jobs,
+        jobs_at=child.jobs_at,
+        drained=child.drained,
+        kill_at=child.kill_at,
+        kill_reason=child.kill_reason,
+        killed=child.killed,
+        excused=child.excused,
+        version=child.version,
+        seat=child.seat.number if child.seat else None,
+    )
+
+
+def _pid(child: Child) -> int:
+    assert child.process
+    return child.process.pid
+
+
+# --- restore -----------------------------------------------------------------------------------------------------
+
+
+def restore(state: State, fleet: Fleet, adopt: Callable[[Child, ChildState], None]) -> Totals:
+    """Fill an empty fleet with what there is; `adopt` gives a child its process. The totals with it."""
+    children: dict[int, Child] = {}
+    for known in state.generations:
+        groups = {group.name: group for group in process_groups(known.config)}
+        source = Source(state.config_file, known.config, (), {})
+        generation = Generation(known.number, source, fleet.spawn, state=GenerationPhase(known.state))
+        for each in state.children:
+            if each.generation == known.number:
+                children[each.pid] = _restored(
+                    each,
+                    Child(
+                        each.number,
+                        known.number,
+                        groups[each.group],
+                        jitter=each.jitter,
+                        now=each.started_at,
+                        start_by=each.started_at,
+                    ),
+                )
+                adopt(children[each.pid], each)
+        generation.slots = [
+            Slot(
+                slot.number,
+                groups[slot.group],
+                children[slot.serving] if slot.serving is not None else None,
+                was_ready=slot.was_ready,
+                crashes=slot.crashes,
+                start_at=slot.start_at,
+            )
+            for slot in known.slots
+        ]
+        generation.leaving = [children[pid] for pid in known.leaving]
+        fleet.restore(generation)
+    fleet.gone = state.last_number, state.done_by_gone, state.failed_by_gone
+    totals: Totals = pickle.loads(state.totals)  # noqa: S301 - our own, of a moment ago, from memory of ours
+    return totals.with_processes(lambda pid: children[pid])
+
+
+def _restored(state: ChildState, child: Child) -> Child:
+    child.phase = Phase(state.phase)
+    for name in (
+        "ready_at", "heard_at", "heartbeat", "connected", "disconnected", "jobs", "jobs_at", "drained", "kill_at",
+        "kill_reason", "killed", "excused", "version",
+    ):  # fmt: skip
+        setattr(child, name, getattr(state, name))
+    return child
+
+
+# --- from one supervisor to the next -----------------------------------------------------------------------------
+
+_decoder = msgspec.json.Decoder(State)
+
+
+def load(data: bytes) -> State:
+    """A state that other code has left. Raises CannotUpgrade."""
+    try:
+        state = _decoder.decode(data)
+        if state.format != FORMAT:
+            raise CannotUpgrade(f"geard {__version__} does not know the state of geard {state.version}: restart it")
+        if state.protocol != PROTOCOL:
+            raise CannotUpgrade(f"geard {__version__} cannot talk to workers of geard {state.version}: restart it")
+        restore(state, Fleet(lambda child: None), lambda child, known: None)  # every part of it, for nothing
+    except CannotUpgrade:
+        raise
+    except Exception as error:
+        raise CannotUpgrade(f"geard {__version__} cannot read the state of the supervisor: {error!r}") from error
+    return state
+
+
+def inherited() -> State | None:
+    """The state that the supervisor before us in this process has left; None for a process that begins anew.
+
+    Raises CannotUpgrade."""
+    descriptor = os.environ.pop(VARIABLE, None)
+    if descriptor is None:
+        return None
+    with open(int(descriptor), "rb") as memory:
+        memory.seek(0)
+        return load(memory.read())
+
+
+def command(arguments: list[str]) -> list[str]:
+    """How to execute the installed geard with these arguments. -P: as for a worker process."""
+    return [sys.executable, "-P", "-m", "geard", *arguments]
+
+
+def check(state: State, run: Callable[..., Any]) -> str:
+    """Ask the code that is installed now whether it can go on from this state; why not, or "". `run` is
+    subprocess.run, or gevent's."""
+    try:
+        done = run(
+            [sys.executable, "-P", "-m", "geard.supervisor.upgrade"],
+            input=msgspec.json.encode(state),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=CHECK_SECONDS,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"cannot run {sys.executable}: {error}"
+    lines = done.stdout.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+    return "" if done.returncode == 0 else lines[-1]
+
+
+def execute(state: State, arguments: list[str]) -> None:
+    """Execute the installed geard in this process, which gives it the state and the descriptors that this names.
+
+    Comes back only by raising OSError, with all as it was."""
+    memory = os.memfd_create("geard-upgrade")
+    handed_on = [memory, *(child.descriptor for child in state.children)]
+    handed_on += [descriptor for descriptor in (state.listener, state.presence) if descriptor is not None]
+    try:
+        with open(memory, "wb", closefd=False) as file:
+            file.write(msgspec.json.encode(state))
+        for descriptor in handed_on:
+            os.set_inheritable(descriptor, True)
+        os.environ[VARIABLE] = str(memory)
+        logs.flush()
+        program, *_ = whole = command(arguments)
+        os.execv(program, whole)  # noqa: S606 - that is what it is for
+    except OSError:
+        os.environ.pop(VARIABLE, None)
+        for descriptor in handed_on:
+            os.set_inheritable(descriptor, False)
+        os.close(memory)
+        raise
+
+
+if __name__ == "__main__":
+    import geard.supervisor.daemon  # noqa: F401 - all that the new supervisor will need
+
+    try:
+        load(sys.stdin.buffer.read())
+    except CannotUpgrade as error:
+        sys.exit(str(error))
