@@ -136,20 +136,26 @@ class Connection(RemotePeer):
             else:
                 self._reader.stop()
 
-    def write(self, loop: Any) -> None:
-        """Send what there is, up to a turn's worth or as much as the peer reads: then it is `blocked`.
-
-        Raises ConnectionLost, also when it leaves too much unread."""
+    def write(self, loop: Any) -> bool:
+        """Send what there is, up to a turn's worth or as much as the peer reads: then it is `blocked`. True if that was
+        all. Raises ConnectionLost, also when it leaves too much unread."""
         outbox = self.outbox
-        if not self._backlog and self.answer is None and sum(map(len, outbox)) <= SEND_BYTES:
-            data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
-            outbox.clear()
-            sent = self._send(data)
-            if sent < len(data):
+        if not self._backlog and self.answer is None:
+            if len(outbox) == 1:
+                data = outbox[0]
+                small = len(data) <= SEND_BYTES
+            else:
+                small = sum(map(len, outbox)) <= SEND_BYTES
+                data = b"".join(outbox) if small else b""
+            if small:
+                outbox.clear()
+                sent = self._send(data)
+                if sent == len(data):
+                    return True
                 self._keep(data)
                 self._sent = sent
                 self._wait_until_writable(loop)
-            return
+                return False
         self._take_outbox()
         budget = TURN_BYTES
         self._make_pieces()
@@ -163,6 +169,7 @@ class Connection(RemotePeer):
         held = self._held_bytes + self._after_bytes
         if held > self._max_held_bytes:
             raise ProtocolError(f"{self} leaves {held} bytes unread")
+        return not self._backlog and self.answer is None
 
     def close(self) -> None:
         """Close the socket and forget what was to be sent."""

@@ -25,7 +25,7 @@ Rules:
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from itertools import islice, repeat
 from typing import Final
@@ -34,6 +34,7 @@ from geard.jobserver import answers
 from geard.jobserver.state import (
     DELAYED,
     GONE,
+    NO_JOBS,
     QUEUED,
     RUNNING,
     STAGED,
@@ -262,13 +263,14 @@ class Rules:
         function.workers += 1
         ability.can_dos += 1
         ability.timeout_seconds = timeout_seconds
+        peer.has_timeouts = peer.has_timeouts or timeout_seconds > 0
 
     def cant_do(self, peer: Peer, name: bytes) -> None:
         """A worker takes back a function. Its jobs of it go to others."""
         function = self.functions.get(name)
         if function is None or function not in peer.abilities:
             return
-        if function.running:
+        if peer.assigned:
             self.spent += len(peer.assigned) * _SEND_COST
             for job in [job for job in peer.assigned.values() if job.function is function]:
                 del peer.assigned[job.handle]
@@ -308,14 +310,16 @@ class Rules:
                 if function.queues[priority]:
                     if len(candidates) > 1:
                         candidates.move_to_end(function)
-                    job = function.pop(priority)
+                    job = function.queues[priority].popleft()
+                    if function.gone[priority]:
+                        function.clear_front(priority)
                     function.running += 1
                     job.state = RUNNING
                     job.worker = peer
                     peer.assigned[job.handle] = job
                     if job.late_worker is not None:
                         self._too_late(job)
-                    if (timeout_seconds := peer.abilities[function].timeout_seconds) > 0:
+                    if peer.has_timeouts and (timeout_seconds := peer.abilities[function].timeout_seconds) > 0:
                         job.deadline = now + timeout_seconds
                         self._timed[job] = None
                         peer.timed = True
@@ -423,7 +427,11 @@ class Rules:
     def _enqueue(self, job: Job) -> None:
         """Put a job at the end of its queue, and tell those who look for one."""
         function, priority = job.function, job.priority
-        function.push(job)
+        job.state = QUEUED
+        queue = function.queues[priority]
+        if queue is NO_JOBS:
+            queue = function.queues[priority] = deque()
+        queue.append(job)
         waiting = function.waiting[priority]
         if waiting:
             for peer in waiting:
@@ -472,11 +480,10 @@ class Rules:
         self._forget_if_idle(function)
 
     def _give_up_all(self, peer: Peer) -> Iterator[None]:
-        jobs = iter(list(peer.assigned.values()))
-        peer.assigned.clear()
+        jobs = iter(list(peer.assigned.values()))  # what is not handed back yet stays in there, whatever comes between
         while step := list(islice(jobs, STEP)):
             for job in step:
-                if job.worker is peer:
+                if peer.assigned.pop(job.handle, None) is not None:
                     self._hand_back(job)
             yield
         while peer.abilities:
@@ -568,15 +575,15 @@ class Rules:
             return
         if function.by_unique.get(unique) is job:
             del function.by_unique[unique]
-        more = self._more_uniques.get(unique) if self._more_uniques else None
-        if self.uniques[unique] is not job:
-            assert more is not None
-            del more[job]
-        elif more:
+        if not self._more_uniques or unique not in self._more_uniques:
+            del self.uniques[unique]
+            return
+        more = self._more_uniques[unique]
+        if self.uniques[unique] is job:
             self.uniques[unique] = more.popitem()[0]
         else:
-            del self.uniques[unique]
-        if more is not None and not more:
+            del more[job]
+        if not more:
             del self._more_uniques[unique]
 
     def _sweep_delayed(self) -> None:

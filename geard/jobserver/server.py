@@ -275,14 +275,14 @@ class JobServer:
     def _write(self, connection: Connection) -> None:
         """Send of the connection's outbox what it takes; the rest when it takes more."""
         try:
-            connection.write(self._loop)
+            if connection.write(self._loop):
+                return
         except GeardError as error:
             self._drop(connection, error)
             return
-        if connection.has_answers:
-            connection.read_on(self._read)
-            if not connection.blocked:
-                self._turns.want(connection)
+        connection.read_on(self._read)
+        if not connection.blocked:
+            self._turns.want(connection)
 
     def _drop(self, connection: Connection, reason: object) -> None:
         if connection.gone:

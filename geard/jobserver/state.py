@@ -131,7 +131,7 @@ class Function:
     def __init__(self, name: bytes, limits: tuple[int, int, int] = UNLIMITED) -> None:
         self.name = name
         self.limits = limits  # by priority: no new job when there are so many in all; 0: no limit
-        self.queues: list[deque[Job]] = [_NO_JOBS, _NO_JOBS, _NO_JOBS]
+        self.queues: list[deque[Job]] = [NO_JOBS, NO_JOBS, NO_JOBS]
         self.gone = [0, 0, 0]  # jobs in the queues that are GONE
         self.held = [0, 0, 0]  # delayed and staged jobs
         self.running = 0
@@ -149,22 +149,6 @@ class Function:
         """How many jobs of this priority a worker may have now."""
         return len(self.queues[priority]) - self.gone[priority]
 
-    def push(self, job: Job) -> None:
-        """Put a job at the end of its queue."""
-        job.state = QUEUED
-        queue = self.queues[job.priority]
-        if queue is _NO_JOBS:
-            queue = self.queues[job.priority] = deque()
-        queue.append(job)
-
-    def pop(self, priority: int) -> Job:
-        """The oldest job of this priority. Raises IndexError when that queue is empty."""
-        queue = self.queues[priority]
-        job = queue.popleft()
-        if self.gone[priority]:
-            self._clear_front(priority)
-        return job
-
     def forget_queued(self, job: Job) -> None:
         """A queued job is GONE: count it, and sweep when most of the queue is like it."""
         priority = job.priority
@@ -176,9 +160,10 @@ class Function:
             queue.extend(live)
             self.gone[priority] = 0
         else:
-            self._clear_front(priority)
+            self.clear_front(priority)
 
-    def _clear_front(self, priority: int) -> None:
+    def clear_front(self, priority: int) -> None:
+        """Take out jobs that are GONE, up to the first that is not."""
         queue = self.queues[priority]
         while queue and queue[0].state is not QUEUED:
             queue.popleft()
@@ -205,6 +190,7 @@ class Peer:
         "client_id",
         "exceptions",
         "gone",
+        "has_timeouts",
         "late",
         "outbox",
         "sleeping",
@@ -216,6 +202,7 @@ class Peer:
         self.outbox: list[bytes] = []  # packets to send at the end of the turn
         self.abilities: dict[Function, Ability] = {}  # in the order of their CAN_DO
         self.candidates: tuple[OrderedDict[Function, None], ...] = _NO_CANDIDATES  # by priority; whose turn is first
+        self.has_timeouts = False  # has ever said CAN_DO_TIMEOUT
         self.timed = False  # has had a job with a deadline since it last slept
         self.assigned: dict[bytes, Job] = {}  # by handle
         self.late: dict[bytes, Job] | None = None  # queued again, but it may still answer: see Job.late_worker
@@ -230,7 +217,7 @@ class Peer:
         return f"<Peer {printable(self.client_id.decode(errors='replace'))} {kind} {len(self.assigned)} jobs>"
 
 
-_NO_JOBS: Final[deque[Job]] = deque(maxlen=0)
+NO_JOBS: Final[deque[Job]] = deque(maxlen=0)
 """The queue of every function that never had a job of that priority: deques take more than the rest. Never changed."""
 _NO_CANDIDATES: Final[tuple[OrderedDict[Function, None], ...]] = (OrderedDict(), OrderedDict(), OrderedDict())
 """Of every peer that has offered nothing yet, which most clients never do. Never changed."""

@@ -190,6 +190,23 @@ def test_a_worker_that_takes_back_many_functions_leaves_an_errand() -> None:
     assert not rules.errands
 
 
+def test_a_job_is_not_lost_when_its_worker_goes_or_runs_over_amid_an_errand() -> None:
+    rules, peer, worker = Rules(), RemotePeer(7, "::1"), RemotePeer(8, "::1")
+    count = STEP * 10
+    rules.can_do(worker, b"f", timeout_seconds=1.0)
+    for _ in range(count):
+        rules.submit(peer, b"f", b"", b"w", background=True)
+        rules.grab(worker, 0.0)
+    rules.reset_abilities(worker)
+    assert 0 < rules.functions[b"f"].running < count
+    rules.tick(2.0)
+    assert 0 < rules.functions[b"f"].running < count
+    assert steps(rules.depart(worker)) > 1
+    assert rules.functions[b"f"].running == 0
+    assert rules.functions[b"f"].queued(1) == count
+    assert not rules.errands
+
+
 def test_names_and_the_number_of_functions_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     rules, peer = Rules(), RemotePeer(7, "::1")
     long = b"f" * (MAX_NAME_BYTES + 1)
