@@ -185,6 +185,20 @@ def test_reload_brings_a_new_capability_and_keeps_the_pid(server: JobServerProce
     assert show("ActiveState") == "active"
 
 
+def test_an_upgrade_is_no_restart_to_systemd(server: JobServerProcess) -> None:
+    pid, workers = show("MainPID"), processes()
+    done = run(GEARD, "upgrade")
+    assert done.returncode == 0, done.stderr + journal()
+    assert "upgraded from geard" in journal()
+    assert (show("MainPID"), show("ActiveState"), show("NRestarts")) == (pid, "active", "0")
+    assert workers <= processes()
+    assert call(server, "program", "on") == "on\n"
+    eventually(lambda: "generation 1, 2 processes, " in show("StatusText"))
+    assert systemctl("reload", "geard") == 0
+    eventually(lambda: "generation 2, " in show("StatusText"))
+    assert show("MainPID") == pid
+
+
 def test_a_bad_reload_fails_says_why_and_changes_nothing(server: JobServerProcess) -> None:
     write_config(server, capabilities=FUNCTIONS | {"broken": "caps.broken"})
     assert systemctl("reload", "geard") != 0

@@ -17,9 +17,12 @@ from geard.cli.control import other_version
 from geard.config.model import Capability, Config
 from geard.messages import CannotStart, Start
 from geard.stats.totals import Totals
-from geard.supervisor.upgrade import VARIABLE, CannotUpgrade, State
+from geard.supervisor.child import Child
+from geard.supervisor.fleet import Fleet
+from geard.supervisor.upgrade import CARRIED, VARIABLE, CannotUpgrade, ChildState, State, restore
 from geard.supervisor.upgrade import load as load_state
 from tests.support.daemon import Daemon, Load, submit
+from tests.support.fake_fleet import FakeProcess, World, job
 from tests.support.servers import Gearmand, free_port
 from tests.support.waiting import eventually
 
@@ -189,3 +192,46 @@ def test_a_state_of_another_format_or_with_workers_of_another_protocol_is_not_ta
     for change, words in (({"format": 99}, "does not know the state"), ({"protocol": 99}, "cannot talk to workers")):
         with pytest.raises(CannotUpgrade, match=words):
             load_state(msgspec.json.encode(msgspec.structs.replace(state, **change)))
+
+
+def test_all_that_a_supervisor_knows_is_carried_over() -> None:
+    """Whoever gives a Child, a Slot or a Generation something more to know says here, or in CARRIED, what becomes of it
+    in an upgrade."""
+    world = World(drain_timeout_seconds=60.0)
+    world.ready(1, 2)
+    world.beats(1, running=2, done=7, memory=5_000_000, jobs=[job(1), job(2)])
+    world.signal(signal.SIGHUP)
+    world.loaded()
+    world.ready(3, 4)
+    world.drains(2, finished=1)
+    world.dies(3)
+    world.passes(1.0)
+    world.ready(5)
+    world.beats(4, running=1, done=3, jobs=[job(3)])
+    state = load_state(msgspec.json.encode(world.supervisor.capture()))
+    assert not {"seat", "process", "group"} & set(CARRIED)
+    fleet = Fleet(lambda child: None)
+    restored = {}
+
+    def adopt(child: Child, known: ChildState) -> None:
+        restored[known.pid] = child
+        child.process = FakeProcess(known.pid)
+
+    restore(state, fleet, adopt)
+    before = {child.process.pid: child for child in world.supervisor.children if child.process}
+    assert sorted(before) == sorted(restored)
+    new = {"process", "group", "seat", "problems", "exit_code", "incompatible", "blocked_by", "_stacks_asked"}
+    for pid, child in before.items():
+        ours, theirs = vars(child), vars(restored[pid])
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() - new:
+            assert ours[name] == theirs[name], name
+        assert child.group == restored[pid].group
+    assert list(map(repr, fleet.generations)) == [
+        "<Generation 1 draining 1 processes>",
+        "<Generation 2 current 2 processes>",
+    ]
+    assert fleet.current
+    assert [slot.number for slot in fleet.current.slots] == [1, 2]
+    assert fleet.counters[0] == 10
+    assert fleet.begin(world.source(), world.now).number == 3

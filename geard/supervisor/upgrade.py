@@ -32,6 +32,23 @@ from geard.supervisor.fleet import Fleet
 from geard.supervisor.generation import Generation, Slot
 from geard.supervisor.generation import State as GenerationPhase
 
+CARRIED: Final = (
+    "fresh_bytes",
+    "ready_at",
+    "heard_at",
+    "heartbeat",
+    "connected",
+    "disconnected",
+    "jobs",
+    "jobs_at",
+    "drained",
+    "kill_at",
+    "kill_reason",
+    "killed",
+    "excused",
+    "version",
+)
+"""The attributes of a Child that a ChildState has as they are."""
 VARIABLE: Final = "GEARD_UPGRADE"
 """Names the inherited descriptor of the state in the environment of the new supervisor."""
 FORMAT: Final = 1
@@ -70,6 +87,7 @@ class ChildState(Struct, frozen=True):
     excused: bool
     version: str
     seat: int | None
+    fresh_bytes: int = 0
 
 
 class SlotState(Struct, frozen=True):
@@ -170,7 +188,9 @@ def _generation(generation: Generation) -> GenerationState:
 def _child(child: Child) -> ChildState:
     assert child.process
     descriptor, received = child.process.carried
-    beat = child.heartbeat and msgspec.structs.replace(child.heartbeat, counted=None)  # it has been counted
+    carried = {name: getattr(child, name) for name in CARRIED}
+    if child.heartbeat:
+        carried["heartbeat"] = msgspec.structs.replace(child.heartbeat, counted=None)  # it has been counted
     return ChildState(
         pid=child.process.pid,
         descriptor=descriptor,
@@ -181,20 +201,8 @@ def _child(child: Child) -> ChildState:
         jitter=child.jitter,
         phase=child.phase.value,
         started_at=child.started_at,
-        ready_at=child.ready_at,
-        heard_at=child.heard_at,
-        heartbeat=beat,
-        connected=child.connected,
-        disconnected=child.disconnected,
-        jobs=child.jobs,
-        jobs_at=child.jobs_at,
-        drained=child.drained,
-        kill_at=child.kill_at,
-        kill_reason=child.kill_reason,
-        killed=child.killed,
-        excused=child.excused,
-        version=child.version,
         seat=child.seat.number if child.seat else None,
+        **carried,
     )
 
 
@@ -247,10 +255,7 @@ def restore(state: State, fleet: Fleet, adopt: Callable[[Child, ChildState], Non
 
 def _restored(state: ChildState, child: Child) -> Child:
     child.phase = Phase(state.phase)
-    for name in (
-        "ready_at", "heard_at", "heartbeat", "connected", "disconnected", "jobs", "jobs_at", "drained", "kill_at",
-        "kill_reason", "killed", "excused", "version",
-    ):  # fmt: skip
+    for name in CARRIED:
         setattr(child, name, getattr(state, name))
     return child
 
