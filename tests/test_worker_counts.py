@@ -10,14 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from geard.config import Capability
+from geard.config import Capability, config_from
 from geard.messages import Heartbeat
-from geard.stats.diff import Diff, FunctionDiff
+from geard.stats.diff import Diff, FunctionDiff, ProcessDiff
 from geard.stats.failures import Failure
 from geard.supervisor import answers
 from geard.supervisor.ask import ask
+from geard.worker import WorkerPool
 from tests.support.daemon import Daemon, submit
-from tests.support.pool import Caller, PoolInProcess, capability, start_pool
+from tests.support.pool import Caller, PoolInProcess, background, capability, start_pool
 from tests.support.servers import Gearmand, JobServerProcess
 from tests.support.waiting import eventually
 
@@ -158,3 +159,18 @@ def test_counters_never_fall_whatever_becomes_of_the_processes() -> None:
         assert daemon.reload().returncode == 0
         submit(gearmand, "count", *(f"more-{number}" for number in range(100)))
         eventually(lambda: done() == 300)
+
+
+def test_each_attempt_of_a_job_that_runs_again_is_counted(server: JobServerProcess) -> None:
+    def flaky(workload: str) -> None:
+        raise ValueError("boom")
+
+    retry = {"times": 2, "wait": "10ms"}
+    capabilities = {"flaky": {"function": flaky, "retry": retry}}
+    with WorkerPool(config_from({"job_servers": [server.address], "capabilities": capabilities})) as pool:
+        background(server.address, "flaky", "job")
+        eventually(lambda: pool.failed == 3)
+        [capability] = pool.capabilities
+        taken = pool.tally.take(pool.channels, [capability], ProcessDiff())
+        assert taken.functions["flaky"].failed == 3
+        assert {failure.text for failure in taken.failures} == {"boom"}

@@ -47,7 +47,7 @@ def _ended_badly(job: Job, error: BaseException) -> None:
         return
     after_failure = job.capability.after_failure
     if after_failure is not None and _runs_again(after_failure, job, error):
-        job.failed = True
+        job.error, job.failed = error, True
         return
     says_it_all = isinstance(error, SAY_IT_ALL)
     text = failure(error)

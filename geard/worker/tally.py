@@ -35,7 +35,8 @@ class Tally:
 
     def failed(self, job: Job) -> None:
         """A job has ended, and not with a result."""
-        error, job.error = job.error, ""  # the error's traceback holds the job
+        error = getattr(job, "error", "")
+        job.error = ""  # its traceback holds the job
         counter = job.capability.counter
         counter.bytes_in += len(job.workload)
         late = isinstance(error, JobTimeout)
