@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import socket
+import stat
 import subprocess
 import time
 import urllib.parse
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from geard.supervisor.answers import Answer
 from tests.support.fake_supervisor import FakeSupervisor
 from tests.support.monitor import MonitorProcess
 from tests.support.servers import HOST, Embedded, JobServerProcess, need
+from tests.support.tls import Certificates
 from tests.support.waiting import eventually
 
 HOSTILE = "<script>alert(1)</script>\"'&\x1b]0;owned\x07\u202e"
@@ -168,7 +171,11 @@ def test_a_password_or_token_is_asked_for_and_read_only_takes_actions_away(
 ) -> None:
     (tmp_path / "password").write_text("sésame\n")
     (tmp_path / "token").write_text("t0ken\n")
-    options = {"password_file": str(tmp_path / "password"), "token_file": str(tmp_path / "token"), "read_only": True}
+    options: dict[str, Any] = {
+        "password_file": str(tmp_path / "password"),
+        "token_file": str(tmp_path / "token"),
+        "read_only": True,
+    }
     with MonitorProcess(supervisor.path, [f"{HOST}:1"], base_path="/geard", **options) as monitor:
         assert monitor.get("/")[0] == 401
         assert monitor.get("/", Authorization="Basic " + b64encode(b"x:wrong").decode())[0] == 401
@@ -215,3 +222,44 @@ def test_a_supervisor_that_is_mute_or_gone_is_said_and_comes_back(tmp_path: Path
             assert monitor.get("/functions")[0] == 200
             assert time.monotonic() - begin < 2
         eventually(lambda: monitor.get("/health/live")[0] == 503, what="the daemon's end")
+
+
+def test_a_unix_socket_is_served_and_a_leftover_of_it_replaced(supervisor: FakeSupervisor, tmp_path: Path) -> None:
+    path = tmp_path / "monitor.sock"
+    with socket.socket(socket.AF_UNIX) as leftover:
+        leftover.bind(str(path))
+    with MonitorProcess(supervisor.path, [f"{HOST}:1"], listen=str(path)):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: geard.example.com\r\nConnection: close\r\n\r\n")
+            assert b" 200 OK\r\n" in connection.makefile("rb").read()
+
+
+def test_peers_are_summed_over_tls_and_one_that_is_silent_is_named(supervisor: FakeSupervisor, tmp_path: Path) -> None:
+    made = Certificates(tmp_path)
+    (tmp_path / "token").write_text("t0ken")
+    token = {"token_file": str(tmp_path / "token"), "trusted": made.path("authority")}
+    tls = {"certificate": made.path("localhost"), "key": made.path("localhost", "key")}
+    nobody = [f"{HOST}:1"]
+    with (
+        FakeSupervisor(str(tmp_path / "other.sock")) as other,
+        MonitorProcess(other.path, nobody, **token, **tls) as peer,
+        socket.create_connection((HOST, peer.port), 30),  # says nothing, not even hello
+    ):
+        other.count("resize", done=1000)
+        other.count("only.there", done=5, running=2)
+        other.fail("only.there", "broken over there")
+        other.run_jobs(3, "only.there")
+        peers = [peer.url, f"https://{HOST}:1"]
+        with MonitorProcess(supervisor.path, nobody, peers=peers, **token) as monitor:
+            bearer = {"Authorization": "Bearer t0ken"}
+            eventually(lambda: "only.there" in monitor.get("/functions", **bearer)[1], what="the peer's function")
+            page = monitor.get("/", **bearer)[1]
+            assert f"{HOST}:1: the daemon does not answer" in page
+            assert f"{HOST}:{peer.port}" in page
+            assert "broken over there" in monitor.get("/failures", **bearer)[1]
+            assert "only.there" in monitor.get("/running?function=only.there", **bearer)[1]
+            assert "only.there" in monitor.get("/function?name=only.there", **bearer)[1]
+            names = json.loads(monitor.get("/api/functions", **bearer)[1])
+            assert names["resize"]["stats"]["done"] > 1000

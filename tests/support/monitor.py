@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -22,7 +24,8 @@ from tests.support.waiting import eventually
 class MonitorProcess:
     """A monitor of a supervisor on `socket`. A context manager."""
 
-    def __init__(self, socket: str, job_servers: list[str], **monitor: Any) -> None:
+    def __init__(self, socket: str, job_servers: list[str], *, trusted: str = "", **monitor: Any) -> None:
+        """`trusted`: the PEM file of the authority that signs what we and it talk to. The rest is the config's."""
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="geard-test-"))
         config = {
@@ -35,6 +38,8 @@ class MonitorProcess:
         self.config.write_text(yaml.safe_dump(config))
         self.scheme = "https" if "certificate" in monitor else "http"
         self.url = f"{self.scheme}://{HOST}:{self.port}{monitor.get('base_path', '')}"
+        self._trusted = trusted
+        self._listen = str(monitor.get("listen", ""))
         self.process: subprocess.Popen[bytes] | None = None
 
     def get(self, path: str, **headers: str) -> tuple[int, str]:
@@ -47,9 +52,10 @@ class MonitorProcess:
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, str]:
+        context = ssl.create_default_context(cafile=self._trusted) if self.scheme == "https" else None
         asked = urllib.request.Request(self.url + path, body, headers or {}, method=method)
         try:
-            with urllib.request.urlopen(asked, timeout=30) as answer:
+            with urllib.request.urlopen(asked, timeout=30, context=context) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -61,6 +67,8 @@ class MonitorProcess:
     def _is_up(self) -> bool:
         assert self.process
         assert self.process.poll() is None, self.log
+        if "/" in self._listen:
+            return "the monitor serves" in self.log
         try:
             return self.get("/health/live")[0] in (200, 503, 421)
         except (OSError, http.client.HTTPException):
@@ -69,7 +77,9 @@ class MonitorProcess:
     def start(self) -> None:
         with (self.directory / "log").open("ab") as log:
             command = [sys.executable, "-m", "geard", "monitor", "-c", str(self.config)]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            environ = os.environ | ({"SSL_CERT_FILE": self._trusted} if self._trusted else {})
+            null = subprocess.DEVNULL
+            self.process = subprocess.Popen(command, stdin=null, stdout=log, stderr=log, env=environ)
         eventually(self._is_up, what=f"the monitor on {self.url}")
 
     def stop(self) -> None:
