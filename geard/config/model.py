@@ -154,7 +154,7 @@ class Config(Struct, frozen=True, kw_only=True):
     max_age_seconds: float | None = None  # ... when it is older than this
     block_warning_seconds: float = 1.0  # a capability that does not yield for so long is named in the log
     poison_deaths: int = 3  # a job whose process has died so often fails
-    hang_timeout_seconds: float = 60.0  # a worker process silent for so long is killed and replaced
+    hang_timeout_seconds: float = 60.0  # a worker process whose loop one job holds for so long is killed
     keep_workloads: bool = False  # of failed jobs, cut at 4 KiB, for `geard failures` and the monitor
     control_socket: str | None = None  # None: see default_control_socket
     monitor: Monitor | None = None  # None: there is none
