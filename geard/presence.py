@@ -63,7 +63,7 @@ class Presence:
             descriptor = os.memfd_create("geard-presence")
             os.ftruncate(descriptor, _BYTES)
         self.descriptor = descriptor
-        self.memory = mmap.mmap(descriptor, _BYTES)
+        self.memory = mmap.mmap(descriptor, _BYTES)  # keeps a descriptor of its own
 
     def header(self, seats: int) -> bytes:
         """What changes whenever a seat is taken, and when the owner of one of the first so many ends or is excused."""

@@ -235,3 +235,13 @@ def test_all_that_a_supervisor_knows_is_carried_over() -> None:
     assert [slot.number for slot in fleet.current.slots] == [1, 2]
     assert fleet.counters[0] == 10
     assert fleet.begin(world.source(), world.now).number == 3
+
+
+def test_of_two_upgrades_at_once_one_is_made_and_both_are_answered() -> None:
+    with Daemon(None) as daemon:
+        daemon.start()
+        both = [subprocess.Popen(daemon.command("upgrade"), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        said = [process.communicate(timeout=60)[1] for process in both]
+        assert any(f"is geard {__version__} now" in text for text in said)
+        assert all("is geard" in text or "another upgrade is under way" in text for text in said)
+        assert daemon.stop() == 0

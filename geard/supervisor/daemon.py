@@ -73,6 +73,7 @@ class Daemon:
         self._read = read
         self._beside = beside or nullcontext()
         self._state = state
+        self._checking = False  # whether the installed code could go on from here
         self._upgrade: Upgrade | None = None
         self._verbose = verbose
         self._events: SimpleQueue[Event] = SimpleQueue()
@@ -170,11 +171,17 @@ class Daemon:
             reply(Answer(exits.FAILED, f"{REFUSED}: the embedded job server is part of this daemon; restart it"))
         elif self._watcher:
             reply(Answer(exits.FAILED, f"{REFUSED}: it runs with --watch; restart it"))
+        elif self._checking or self._upgrade:
+            reply(Answer(exits.TIMED_OUT, f"{REFUSED}: another upgrade is under way"))
         else:
+            self._checking = True
             gevent.spawn(self._check_upgrade, reply)
 
     def _check_upgrade(self, reply: Reply) -> None:
-        why_not = upgrade.check(self._supervisor.capture(), run=gevent.subprocess.run)
+        try:
+            why_not = upgrade.check(self._supervisor.capture(), run=gevent.subprocess.run)
+        finally:
+            self._checking = False
         if why_not:
             log.error("%s: %s", REFUSED, why_not)
             reply(Answer(exits.FAILED, f"{REFUSED}: {why_not}"))

@@ -354,12 +354,22 @@ def import_all(parent: socket.socket, start: Start, forks: Forks) -> WorkerPool:
     return pool
 
 
+def _presence(start: Start) -> Presence | None:
+    if start.presence is None:
+        return None
+    try:
+        return Presence(start.presence)
+    except OSError as error:  # a limit on address space, say
+        log.warning("should a process die, it is known late which jobs it had: cannot map the shared memory: %s", error)
+        return None
+    finally:
+        os.close(start.presence)  # it is mapped; and nothing that a job starts shall have it
+
+
 def main(descriptor: int) -> NoReturn:
     """The whole life of a worker process."""
     supervisor, lines, start, forks = begin(descriptor, "worker")
-    presence = None if start.presence is None else Presence(start.presence)
-    if start.presence is not None:
-        os.close(start.presence)  # it is mapped; and nothing that a job starts shall have it
+    presence = _presence(start)
     pool = import_all(supervisor, start, forks)
     WorkerProcess(supervisor, start, pool, presence).run(lines)
     leave(exits.DONE)
