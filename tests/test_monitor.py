@@ -210,6 +210,16 @@ def test_slow_readers_and_many_connections_hold_up_nobody(monitor: MonitorProces
             connection.close()
 
 
+def test_however_it_is_hammered_the_supervisor_is_asked_within_bounds(
+    monitor: MonitorProcess, supervisor: FakeSupervisor
+) -> None:
+    before, begin = len(supervisor.asked), time.monotonic()
+    statuses = [monitor.get(f"/api/history?function=f{number}")[0] for number in range(300)]
+    seconds = time.monotonic() - begin
+    assert len(supervisor.asked) - before <= 50 * (seconds + 2) + 3 * (seconds + 2)
+    assert 200 in statuses
+
+
 def test_a_supervisor_that_is_mute_or_gone_is_said_and_comes_back(tmp_path: Path) -> None:
     path = str(tmp_path / "s.sock")
     with MonitorProcess(path, [f"{HOST}:1"]) as monitor:

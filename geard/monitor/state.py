@@ -26,6 +26,7 @@ from geard.supervisor.monitor_start import Start
 
 SPARK_POINTS: Final = 60
 SPARK_SECONDS: Final = 5
+MOST_QUESTIONS: Final = 50
 TREND_SECONDS: Final = 300
 """How far back to look for a queue that grows."""
 
@@ -51,7 +52,8 @@ class State:
         self._second = 0
         self.started_at = clock()  # before that nobody noted what waits
         self._is_seeded = False
-        self._recalled: dict[str, tuple[int, Any]] = {}
+        self._recalled: dict[str, Any] = {}
+        self._asked = 0
 
     def start(self) -> None:
         """Begin to ask."""
@@ -120,12 +122,15 @@ class State:
         return last > 10 and first < middle < last and last > 1.2 * first
 
     def recall(self, what: str, ask: Callable[[], T]) -> T:
-        """What `ask` answers, or answered this second to somebody else. Raises what it raises."""
-        version, answer = self._recalled.get(what, (-1, None))
-        if version != self.version:
-            answer = ask()
-            self._recalled[what] = (self.version, answer)
-        found: T = answer
+        """What `ask` answers, or answered this second to somebody else. Raises what it raises.
+
+        However the monitor is hammered, it asks the supervisor MOST_QUESTIONS times a second at most."""
+        if what not in self._recalled:
+            if self._asked >= MOST_QUESTIONS:
+                raise GeardError("too many questions in this second: ask again")
+            self._asked += 1
+            self._recalled[what] = ask()
+        found: T = self._recalled[what]
         return found
 
     def seed_sparks(self) -> None:
@@ -164,7 +169,7 @@ class State:
             self._note_trends(queues)
         self._second = second
         self.version += 1
-        self._recalled = {}
+        self._recalled, self._asked = {}, 0
         with self.news:
             self.news.notify_all()
 

@@ -24,6 +24,7 @@ from geard.supervisor.monitor_start import Start, dump, start_of
 HUNG_SECONDS: Final = 30.0
 CHECK_SECONDS: Final = 5.0
 METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+METRICS_PREFIX: Final = "geard-metrics-"
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +88,11 @@ class MonitorKeeper:
         """Where worker processes keep their own metrics: the operator's choice, or a directory of ours."""
         if METRICS_VARIABLE not in os.environ:
             try:
-                self._own_directory = tempfile.mkdtemp(prefix="geard-metrics-")
+                self._own_directory = tempfile.mkdtemp(prefix=METRICS_PREFIX)
             except OSError as error:
                 log.warning("what capabilities count with prometheus_client stays unseen: %s", error)
                 return ""
             os.environ[METRICS_VARIABLE] = self._own_directory
+        elif os.path.basename(os.environ[METRICS_VARIABLE]).startswith(METRICS_PREFIX):
+            self._own_directory = os.environ[METRICS_VARIABLE]  # of this daemon before an upgrade
         return os.environ[METRICS_VARIABLE]

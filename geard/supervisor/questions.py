@@ -1,7 +1,10 @@
 """Questions: requests over the control socket that only look, and change nothing.
 
-Rule: none of them waits for a worker process in the loop; what needs its word is answered when that has come, or when
-it has taken too long.
+Rules:
+- None of them waits for a worker process in the loop; what needs its word is answered when that has come, or when it
+  has taken too long.
+- However often it is asked, a worker process lists its jobs once in LISTED_SECONDS, and shows a stack once in
+  SHOWN_SECONDS: questions must not cost the jobs anything.
 """
 
 from __future__ import annotations
@@ -13,11 +16,14 @@ from geard import exits
 from geard.messages import ListJobs, ShowStack, Stack
 from geard.stats.totals import Totals
 from geard.supervisor import answers, stats
-from geard.supervisor.answers import Answer, Request
+from geard.supervisor.answers import Answer, JobView, Request
 from geard.supervisor.child import Child
 from geard.supervisor.fleet import Fleet
 from geard.supervisor.stats import About
 from geard.supervisor.waiting import Listings, Reply, Stacks
+
+LISTED_SECONDS: Final = 1.0
+SHOWN_SECONDS: Final = 0.5
 
 
 class Questions:
@@ -32,6 +38,11 @@ class Questions:
         self._stacks = Stacks()
         self._about = about
         self._clock = clock
+        self._running: list[JobView] = []  # as last listed
+        self._listing = False
+        self._listed_at = float("-inf")
+        self._want_jobs: list[tuple[Request, Reply]] = []
+        self._shown_at: dict[int, float] = {}
 
     def asked(self, request: Request, reply: Reply) -> bool:
         """Answer now or later. False when this is no question."""
@@ -60,18 +71,36 @@ class Questions:
         reply(Answer(exits.DONE, history=rings.history(request.function, max(request.limit, 0))))
 
     def _jobs(self, request: Request, reply: Reply) -> None:
-        def answer() -> None:
-            reply(Answer(exits.DONE, jobs=stats.jobs(self._fleet, request)))
+        self._want_jobs.append((request, reply))
+        now = self._clock()
+        if self._listing:
+            return  # all who want them get what is being listed
+        if now - self._listed_at < LISTED_SECONDS:
+            self._tell_jobs()
+            return
+        self._listing, self._listed_at = True, now
+        self._listings.add(self._listed, self._fleet.broadcast(ListJobs()), now)
 
-        self._listings.add(answer, self._fleet.broadcast(ListJobs()), self._clock())
+    def _listed(self) -> None:
+        self._listing, self._running = False, stats.running_jobs(self._fleet)
+        self._tell_jobs()
+
+    def _tell_jobs(self) -> None:
+        wanted, self._want_jobs = self._want_jobs, []
+        for request, reply in wanted:
+            reply(Answer(exits.DONE, jobs=stats.page(self._running, request)))
 
     def _stack(self, request: Request, reply: Reply) -> None:
-        child = self._fleet.find(request.pid)
+        child, now = self._fleet.find(request.pid), self._clock()
         if child is None:
             reply(Answer(exits.FAILED, f"there is no worker process {request.pid}"))
+        elif now - self._shown_at.get(request.pid, now - SHOWN_SECONDS) < SHOWN_SECONDS:
+            reply(Answer(exits.FAILED, f"{child} has shown a stack a moment ago: ask again"))
         else:
+            self._shown_at = {pid: at for pid, at in self._shown_at.items() if now - at < SHOWN_SECONDS}
+            self._shown_at[request.pid] = now
             child.send(ShowStack(request.handle))
-            self._stacks.add(reply, child, request.handle, self._clock())
+            self._stacks.add(reply, child, request.handle, now)
 
 
 _QUESTIONS: Final[dict[str, Callable[[Questions, Request, Reply], None]]] = {

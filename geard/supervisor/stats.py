@@ -12,7 +12,6 @@ from msgspec import Struct
 
 from geard import __version__
 from geard.config.load import Source
-from geard.messages import RunningJob
 from geard.stats.diff import ProcessDiff
 from geard.stats.snapshot import Build, GenerationStats, ProcessStats, Snapshot
 from geard.stats.totals import Totals
@@ -68,21 +67,21 @@ def snapshot(fleet: Fleet, totals: Totals, about: About, now: float) -> Snapshot
     )
 
 
-def jobs(fleet: Fleet, request: Request) -> JobPage:
-    """The page of the jobs in flight that was asked for, as far as they are known."""
+def running_jobs(fleet: Fleet) -> list[JobView]:
+    """The jobs in flight as far as they are known, the longest running first."""
     found = [
-        (job, child)
+        JobView(job, child.process.pid if child.process else 0, child.number, child.generation)
         for child in fleet.children
         for job in child.jobs
-        if not request.function or job.function == request.function
     ]
-    found.sort(key=lambda pair: -pair[0].seconds)
-    page = found[request.offset : request.offset + request.limit]
-    return JobPage(len(found), tuple(_job(job, child) for job, child in page))
+    return sorted(found, key=lambda view: -view.job.seconds)
 
 
-def _job(job: RunningJob, child: Child) -> JobView:
-    return JobView(job, child.process.pid if child.process else 0, child.number, child.generation)
+def page(running: list[JobView], request: Request) -> JobPage:
+    """Those of them that were asked for."""
+    found = [view for view in running if not request.function or view.job.function == request.function]
+    first = max(request.offset, 0)
+    return JobPage(len(found), tuple(found[first : first + max(request.limit, 0)]))
 
 
 def _process(child: Child, counted: ProcessDiff, now: float) -> ProcessStats:

@@ -738,13 +738,22 @@ def test_running_jobs_are_told_in_pages_longest_first() -> None:
     world = World()
     up(world)
     world.asks("jobs", limit=2, offset=1)
+    world.asks("jobs", limit=0)
     assert not world.answers
     world.says(1, Jobs((job(1, seconds=1.0), job(2, seconds=9))))
     world.says(2, Jobs((job(3, seconds=5),)))
-    page = world.answers[-1].jobs
+    page = world.answers[0].jobs
     assert page
     assert page.total == 3
+    assert len(world.answers) == 2
     assert [view.job.seconds for view in page.jobs] == [5, 1]
+    told = len(world.process(1).told)
+    world.asks("jobs")
+    assert len(world.answers) == 3  # from what is known
+    assert len(world.process(1).told) == told
+    world.passes(1)
+    world.asks("jobs")
+    assert len(world.process(1).told) == told + 1
 
 
 def test_a_stack_is_asked_from_the_process_and_a_stuck_one_is_not_waited_for() -> None:
@@ -755,8 +764,12 @@ def test_a_stack_is_asked_from_the_process_and_a_stuck_one_is_not_waited_for() -
     world.says(1, Stack("H:1", "File tasks.py"))
     assert world.answers[-1].stack == "File tasks.py"
     world.asks("stack", pid=pid, handle="H:2")
+    assert "a moment ago" in world.answers[-1].message
+    world.passes(1)
+    world.asks("stack", pid=pid, handle="H:2")
     world.says(1, Stack("H:2", ""))
     assert world.answers[-1].exit_code == exits.FAILED
+    world.passes(1)
     world.asks("stack", pid=pid, handle="H:3")
     world.passes(2)
     assert world.answers[-1].exit_code == exits.TIMED_OUT
