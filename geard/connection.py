@@ -4,6 +4,7 @@ Rules:
 - Every OSError and ssl.SSLError is translated here, and only here, into one of geard's own with the address in it.
 - Plain blocking code. In a monkey-patched process it is cooperative; in an unpatched one it works in threads.
 - One greenlet may receive while another sends. Two may not send at once, nor receive at once: the caller sees to that.
+- Each has its own time: a send does not block in the system, nor by the receiver's timeout; it has its own deadline.
 - An interrupted send (a gevent.Timeout, a KeyboardInterrupt) keeps what it could not send, and the next send goes on
   from there: no packet is ever half-written for good, nor written twice. An interrupted receive keeps what it read.
   Python handles signals after a call: so what the system call returns is stored by C code, within that same call.
@@ -11,6 +12,8 @@ Rules:
 
 from __future__ import annotations
 
+import os
+import queue
 import select
 import socket
 import ssl
@@ -46,6 +49,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket | _TlsSocket, server: JobServer) -> None:
         self._socket = sock
+        self._sender = sock if isinstance(sock, _TlsSocket) else _sender(sock)
         self._timeout_seconds: float | None = -1.0  # the socket's: not known yet
         self._received: list[bytes] = []  # by a receive that was interrupted
         self.unsent = b""
@@ -62,7 +66,7 @@ class Connection:
         context = _tls_context(server) if server.tls else None
         reasons = []
         refused = True
-        for family, address in _resolve(server):
+        for family, address in _resolve(server, timeout_seconds):
             left = deadline - time.monotonic()
             if left <= 0:
                 reasons.append(f"{address[0]}: no time left")
@@ -89,35 +93,46 @@ class Connection:
         """The socket's file descriptor; -1 once it is closed."""
         return self._socket.fileno()
 
-    def send(self, data: bytes) -> None:
-        """Send what an interrupted send left, then all of `data`.
+    def send(self, data: bytes, deadline: float | None = None) -> bool:
+        """Send what an interrupted send left, then all of `data`. False if the deadline (time.monotonic()) came first.
 
         Raises ConnectionLost; ServerTimeout if the peer takes nothing for 30 s. However it ends, `unsent` is what the
         system has not taken."""
         self.unsent += data
         rest: bytes | memoryview = self.unsent
-        size, position, deadline = len(rest), 0, 0.0
+        size, position, patience = len(rest), 0, 0.0
         taken: list[int] = []
         try:
             while position < size:
                 try:
-                    taken.extend(map(self._socket.send, (rest,)))
-                    position, deadline = position + taken[0], 0.0
+                    taken.extend(map(self._sender.send, (rest,), (socket.MSG_DONTWAIT,)))
+                    position, patience = position + taken[0], 0.0
                     del taken[0]
                     if position < size:
                         rest = memoryview(self.unsent)[position:]
-                except TimeoutError as error:  # the timeout is the receiver's, and may be short
-                    if error.errno:  # not so the system's
-                        raise
-                    deadline = deadline or time.monotonic() + SEND_TIMEOUT_SECONDS
-                    if time.monotonic() >= deadline:
-                        raise
+                except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError) as error:
+                    now = time.monotonic()
+                    if deadline is not None and now >= deadline:
+                        return False
+                    patience = patience or now + SEND_TIMEOUT_SECONDS
+                    if now >= patience:
+                        raise TimeoutError from error
+                    self._await_turn(
+                        error, min(patience if deadline is None else min(deadline, patience), now + 1) - now
+                    )
+            return True
         except OSError as error:
             raise self._lost(error) from error
         finally:
             if taken:  # interrupted just after the system call
                 position += taken[0]
             self.unsent = self.unsent[position:]
+
+    def _await_turn(self, error: OSError, seconds: float) -> None:
+        """Wait until a send may go on. By a second at most: a socket that is closed meanwhile wakes nobody."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN if isinstance(error, ssl.SSLWantReadError) else select.POLLOUT)
+        poll.poll(seconds * 1000)
 
     def receive(self, timeout_seconds: float | None = None) -> bytes | None:
         """What has arrived, at least a byte; None if nothing did within the timeout. Raises ConnectionLost."""
@@ -148,7 +163,14 @@ class Connection:
     def close(self) -> None:
         """Close the connection. Idempotent."""
         self.closed = True
+        if self._sender is not self._socket:
+            self._sender.detach()  # type: ignore[union-attr]
         self._socket.close()
+
+    def leave(self) -> None:
+        """In a forked child: let go of the parent's socket without a word on the wire."""
+        self.closed = True
+        _let_go(self.descriptor)
 
     def _lost(self, error: OSError) -> ConnectionLost:
         if isinstance(error, TimeoutError):
@@ -176,18 +198,21 @@ class _TlsSocket:
         self._timeout = seconds
 
     def recv(self, size: int) -> bytes:
-        return self._retry(lambda: self._socket.recv(size))  # type: ignore[no-any-return]
+        return self._retry(lambda: self._socket.recv(size), self._timeout)  # type: ignore[no-any-return]
 
-    def send(self, data: bytes | memoryview) -> int:
-        return self._retry(lambda: self._send(data))  # type: ignore[no-any-return]
+    def handshake(self, timeout_seconds: float) -> None:
+        self._retry(self._socket.do_handshake, timeout_seconds)
 
-    def _send(self, data: bytes | memoryview) -> int:
-        sent = self._socket.send(data)
+    def send(self, data: bytes | memoryview, flags: int) -> int:
+        """Never waits: raises SSLWantWriteError or SSLWantReadError, whatever the flags."""
+        with self._lock:
+            sent = self._socket.send(data)
         if not sent:  # gevent's way to say that it would block
             raise ssl.SSLWantWriteError
         return sent
 
-    def _retry(self, call: Any) -> Any:
+    def _retry(self, call: Any, timeout_seconds: float | None) -> Any:
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
             try:
                 with self._lock:
@@ -198,21 +223,42 @@ class _TlsSocket:
                 events = select.POLLOUT
             poll = select.poll()
             poll.register(self._socket, events)
-            if not poll.poll(None if self._timeout is None else self._timeout * 1000):
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            if not poll.poll(None if left is None else left * 1000):
                 raise TimeoutError
 
 
-def _resolve(server: JobServer) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
+def _sender(sock: socket.socket) -> socket.socket:
+    """The same socket once more, for sending: of two that share a descriptor each has a timeout of its own."""
+    sender = socket.socket(sock.family, sock.type, sock.proto, sock.fileno())
+    sender.settimeout(0)  # the receiver sets its own before each wait
+    return sender
+
+
+def _resolve(server: JobServer, timeout_seconds: float) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, server.host)
         except OSError:
             continue
         return [(family, (server.host, server.port))]
+    # The system's resolver knows no deadline: it is asked in a thread, which may outlast this call.
+    answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answer.put(socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answer.put(error)
+
+    threading.Thread(target=ask, name=f"resolve {server.host}", daemon=True).start()
     try:
-        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise CannotConnect(f"cannot connect to {server}: cannot resolve the name: {_reason(error)}") from error
+        found = answer.get(timeout=timeout_seconds)
+    except queue.Empty:
+        found = TimeoutError()
+    if isinstance(found, OSError | UnicodeError):
+        reason = _reason(found, timeout_seconds)
+        raise CannotConnect(f"cannot connect to {server}: cannot resolve the name: {reason}") from found
     return [(family, address) for family, _, _, _, address in found]
 
 
@@ -224,17 +270,52 @@ def _open(
     timeout_seconds: float,
 ) -> socket.socket | _TlsSocket:
     sock = socket.socket(family, socket.SOCK_STREAM)
+    _dialling.add(sock)
     try:
+        deadline = time.monotonic() + timeout_seconds
         sock.settimeout(timeout_seconds)
         sock.connect(address)
         for option in _KEEPALIVE:
             sock.setsockopt(*option)
         if context is None or server.tls is None:
             return sock
-        return _TlsSocket(context.wrap_socket(sock, server_hostname=server.tls.server_name or server.host))
+        name = server.tls.server_name or server.host
+        wrapped = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
+        _dialling.add(wrapped)
+        try:
+            secure = _TlsSocket(wrapped)
+            secure.handshake(max(deadline - time.monotonic(), 0))
+        except BaseException:
+            wrapped.close()
+            raise
+        finally:
+            _dialling.discard(wrapped)
+        return secure
     except BaseException:
         sock.close()
         raise
+    finally:
+        _dialling.discard(sock)
+
+
+_dialling: set[socket.socket] = set()
+
+
+def _let_go_of_dialling() -> None:
+    """In a forked child, where greenlets would go on with it: what the parent dials is the parent's."""
+    for sock in tuple(_dialling):
+        _let_go(sock.fileno())
+
+
+os.register_at_fork(after_in_child=_let_go_of_dialling)
+
+
+def _let_go(descriptor: int) -> None:
+    """Not closed: the objects that know this number must not close somebody else's file one day."""
+    if descriptor >= 0:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(null, descriptor, inheritable=False)
+        os.close(null)
 
 
 def _tls_context(server: JobServer) -> ssl.SSLContext:

@@ -196,7 +196,8 @@ def test_a_packet_half_sent_when_its_caller_was_interrupted_is_finished() -> Non
     previous = signal.signal(signal.SIGALRM, strike)
     try:
         with ScriptedServer(script) as server, Client(server.address) as impatient:
-            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            impatient._conversation.exchange()  # the timer is for the sending
+            signal.setitimer(signal.ITIMER_REAL, 1.0)
             with pytest.raises(Interrupt):
                 impatient.submit_background("f", large)
             go_on.set()

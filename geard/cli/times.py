@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, time, timedelta
 
+from geard.client.requests import MAX_DELAY_SECONDS, YEAR_SECONDS
 from geard.config import parse_duration
 from geard.errors import InvalidRequest
 
@@ -27,9 +28,11 @@ def moment(text: str, now: datetime | None = None) -> datetime:
     if re.fullmatch(r"\d{1,2}:\d\d(:\d\d)?", text):
         return _next_time_of_day(text, now)
     try:
-        return now + timedelta(seconds=parse_duration(text.removeprefix("+")))
-    except (InvalidRequest, OverflowError):
-        pass  # not a delay; a date?
+        delay = parse_duration(text.removeprefix("+"))
+    except InvalidRequest:
+        pass  # a date?
+    else:
+        return now + timedelta(seconds=_sane(delay, text))
     try:
         when = datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
@@ -37,6 +40,16 @@ def moment(text: str, now: datetime | None = None) -> datetime:
     if when < now:
         raise InvalidRequest(f"{text!r} is past: it is {now.isoformat(' ', 'seconds')}")
     return when
+
+
+def _sane(delay: float, text: str) -> float:
+    """Seconds since 1970, as programs write a moment, are a delay that nobody means."""
+    if delay > MAX_DELAY_SECONDS:
+        years = delay / YEAR_SECONDS
+        raise InvalidRequest(
+            f"{text!r} is a delay of {years:,.0f} years: for a moment write a date and time, as $(date -Is)"
+        )
+    return delay
 
 
 def _next_time_of_day(text: str, now: datetime) -> datetime:

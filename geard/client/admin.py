@@ -10,12 +10,13 @@ could belong to it. The next call connects again.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
+from geard.client import fork
+from geard.client.turn import Turn
 from geard.config import JobServer, parse_address
 from geard.connection import Connection
 from geard.errors import InvalidRequest, ProtocolError, ServerTimeout
@@ -34,13 +35,15 @@ class Admin:
     """The admin side of one job server. Connects when first used; threads and greenlets may share it.
 
     Every method raises ConnectionLost (CannotConnect, ServerTimeout, ProtocolError) when the job server cannot be
-    asked, and ServerError when it refuses."""
+    asked, and ServerError when it refuses. `timeout_seconds` bounds each call, connecting and waiting for its turn
+    included. In a child that was forked it connects anew."""
 
     def __init__(self, server: str | JobServer, *, timeout_seconds: float = ANSWER_TIMEOUT_SECONDS) -> None:
         self.server = parse_address(server) if isinstance(server, str) else server
         self.timeout_seconds = timeout_seconds
         self._connection: Connection | None = None
-        self._lock = threading.Lock()
+        self._turn = Turn()
+        fork.watch(self)
 
     def __repr__(self) -> str:
         return f"<Admin {self.server}{'' if self._connection else ' not connected'}>"
@@ -136,27 +139,43 @@ class Admin:
 
     def _ask(self, words: tuple[str, ...], complete: Callable[[bytes], T | None]) -> T:
         request = text.request(*words)
-        with self._lock:
-            connection = self._connection = self._connection or Connection.dial(
-                self.server, timeout_seconds=self.timeout_seconds
-            )
-            whole = False
-            try:
-                connection.send(request)
-                answer = self._receive(connection, complete)
-                whole = True
-                return answer
-            finally:
-                if not whole:
-                    self.close()
-
-    def _receive(self, connection: Connection, complete: Callable[[bytes], T | None]) -> T:
         deadline = time.monotonic() + self.timeout_seconds
+        turn, taken = self._turn, list[bool]()  # a fork replaces the turn
+        whole = False
+        try:
+            if not turn.take(taken, deadline):
+                raise ServerTimeout(
+                    f"{self.server} is still busy with others' requests after {self.timeout_seconds:g} s"
+                )
+            connection = self._connection = self._connection or Connection.dial(
+                self.server, timeout_seconds=max(deadline - time.monotonic(), 0.001)
+            )
+            if not connection.send(request, deadline):
+                raise self._silent()
+            answer = self._receive(connection, deadline, complete)
+            whole = True
+            return answer
+        finally:
+            if taken and taken[0] and not whole:
+                self.close()
+            turn.give(taken)
+
+    def forked(self, parent: int) -> None:
+        """This is a child of the process that has the connection: make another when it is needed."""
+        connection, self._connection = self._connection, None
+        self._turn = Turn()
+        if connection:
+            connection.leave()
+
+    def _silent(self) -> ServerTimeout:
+        return ServerTimeout(f"{self.server} did not answer within {self.timeout_seconds:g} s")
+
+    def _receive(self, connection: Connection, deadline: float, complete: Callable[[bytes], T | None]) -> T:
         received = bytearray()
-        while True:
-            data = connection.receive(max(deadline - time.monotonic(), 0.001))
+        while (left := deadline - time.monotonic()) > 0:
+            data = connection.receive(left)
             if data is None:
-                raise ServerTimeout(f"{self.server} did not answer within {self.timeout_seconds:g} s")
+                break
             received += data
             if data.endswith(b"\n"):
                 answer = complete(bytes(received))
@@ -164,3 +183,4 @@ class Admin:
                     return answer
             if len(received) > MAX_ANSWER_BYTES:
                 raise ProtocolError(f"over {MAX_ANSWER_BYTES} bytes as one answer")
+        raise self._silent()

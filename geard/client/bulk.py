@@ -15,8 +15,10 @@ from typing import Final, Generic, TypeVar
 
 from geard.client.conversation import Conversation
 from geard.client.exchange import Exchange
+from geard.client.fork import ForkedConnection
 from geard.client.reply import Bell, Reply, Submission
-from geard.errors import ConnectionLost, GeardError, InvalidRequest, ServerError
+from geard.client.task import deadline_after
+from geard.errors import ConnectionLost, GeardError, InvalidRequest, JobTimeout, ServerError
 from geard.protocol import Command
 
 LOT: Final = 100  # submissions in one write
@@ -28,31 +30,45 @@ PATIENCE_SECONDS: Final = 30.0  # without a result, after which a map asks itsel
 T = TypeVar("T")
 
 
-def submit_all(conversation: Conversation, packets: Iterable[bytes]) -> Iterator[bytes]:
+def submit_all(conversation: Conversation, packets: Iterable[bytes], timeout: float | None = None) -> Iterator[bytes]:
     """Submit background jobs and yield their handles, in order. Raises what the answer is if it is an error."""
+    deadline = deadline_after(timeout)
     source = iter(packets)
     replies: deque[Reply] = deque()
+    exchange: Exchange | None = None
     more = True
     try:
         while True:
-            if not replies:
-                exchange = conversation.exchange()
+            if exchange is None or not replies:
+                exchange = _next_exchange(conversation, exchange, deadline)
             while more and len(replies) <= WINDOW - LOT:
                 lot = _lot(source)
                 more = bool(lot)
                 for packet in lot:
                     replies.append(Reply(Command.JOB_CREATED))
                     exchange.post(replies[-1], packet)
-                exchange.flush()
+                _flush(exchange, deadline)
             if not replies:
                 return
-            conversation.wait(exchange, replies[0])
+            conversation.wait(exchange, replies[0], deadline)
             while replies and (fields := replies[0].fields):
                 replies.popleft()
                 yield fields[0]
     finally:
         for reply in replies:
-            reply.abandoned = True
+            reply.abandon()
+
+
+def _next_exchange(conversation: Conversation, last: Exchange | None, deadline: float | None) -> Exchange:
+    """To go on with after `last`. In a forked child nothing goes on that the parent has begun: both would submit it."""
+    if last is not None and isinstance(last.lost, ForkedConnection):
+        raise last.lost
+    return conversation.exchange(deadline)
+
+
+def _flush(exchange: Exchange, deadline: float | None) -> None:
+    if not exchange.flush(deadline):
+        raise JobTimeout(f"{exchange.server} has not taken all jobs in time; those taken may run")
 
 
 def _lot(source: Iterator[bytes]) -> list[bytes]:
@@ -78,11 +94,14 @@ class Window(Generic[T]):
         *,
         concurrency: int,
         ordered: bool,
+        timeout: float | None = None,
     ) -> None:
         self._conversation = conversation
         self._packet_of = packet_of
         self._source = iter(workloads)
         self._more = True
+        self._timeout = timeout
+        self._deadline: float | None = None  # from the first iteration
         self._concurrency = concurrency
         self._ordered = ordered
         self._running = 0
@@ -94,12 +113,13 @@ class Window(Generic[T]):
         return f"<Window {self._running}/{self._concurrency} running, {len(self._held)} held>"
 
     def __iter__(self) -> Iterator[tuple[T, Submission]]:
+        self._deadline = deadline_after(self._timeout)
         try:
-            exchange = self._conversation.exchange()
+            exchange = self._conversation.exchange(self._deadline)
             while True:
                 # Refill before yielding: the workers go on while our caller is busy with what it gets.
                 if exchange.lost is not None and self._more:
-                    exchange = self._conversation.exchange()
+                    exchange = _next_exchange(self._conversation, exchange, self._deadline)
                 self._refill(exchange)
                 ready = self._take_ready()
                 for submission in ready:
@@ -110,7 +130,7 @@ class Window(Generic[T]):
                     self._wait(exchange)
         finally:
             for submission in self._held:
-                submission.abandoned = True
+                submission.abandon()
 
     def _refill(self, exchange: Exchange) -> None:
         free = min(self._concurrency - self._running, HELD * self._concurrency - len(self._held))
@@ -127,7 +147,7 @@ class Window(Generic[T]):
             except InvalidRequest as error:
                 self._end(submission, error)
         self._more = drawn == free
-        exchange.flush()
+        _flush(exchange, self._deadline)
 
     def _take_ready(self) -> list[Submission]:
         ended = []
@@ -140,10 +160,12 @@ class Window(Generic[T]):
 
     def _wait(self, exchange: Exchange) -> None:
         """Wait until a job ends. When the connection is lost, all have ended."""
-        some = next(iter(self._held))
+        some, patience = next(iter(self._held)), time.monotonic() + PATIENCE_SECONDS
         try:
-            if exchange.wait(some, lambda: bool(self._finished), time.monotonic() + PATIENCE_SECONDS):
+            if exchange.wait(some, lambda: bool(self._finished), min(patience, self._deadline or patience)):
                 return
+            if self._deadline is not None and self._deadline < patience:
+                raise JobTimeout(f"not through within {self._timeout:g} s; what was submitted may still run")
             for submission in self._held:
                 with contextlib.suppress(ServerError):  # it has ended then
                     self._conversation.wait(exchange, submission)

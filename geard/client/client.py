@@ -21,7 +21,7 @@ from geard.client.requests import Priority, When, encoded
 from geard.client.results import outcome_of, result_of, text_of
 from geard.client.servers import Servers
 from geard.client.state import JobState, job_state, wait_until_unknown
-from geard.client.task import Event, Task, deadline_after
+from geard.client.task import Event, Task, deadline_after, left
 from geard.codec import Codec, codec_for
 from geard.config import JobServer, parse_address
 from geard.connection import CONNECT_TIMEOUT_SECONDS
@@ -42,8 +42,12 @@ class Client:
 
     Every call raises InvalidRequest before anything is sent, CannotConnect when no job server answers, ConnectionLost
     (`job_created` tells what is known), ServerTimeout when the job server owes an answer for `answer_timeout_seconds`,
-    and ServerError (QueueFull) when it refuses. A `timeout` is in seconds, None is as long as it takes; it raises
-    JobTimeout, and the job itself may go on."""
+    and ServerError (QueueFull) when it refuses. A `timeout` is in seconds, over all that the call does; None is as long
+    as it takes. It raises JobTimeout, or CannotConnect if there was no connection yet; the job may go on.
+
+    In a child that was forked, the client connects anew; jobs and results that the parent waits for stay the parent's,
+    and raise ConnectionLost in the child. A call from a signal handler that has interrupted another call of its thread
+    raises InvalidRequest."""
 
     def __init__(
         self,
@@ -102,11 +106,14 @@ class Client:
             requests.FOREGROUND, function, unique, encoded(workload, codec), priority, reducer
         )
         exchange = self._conversation.ask(submission, packet, deadline)
-        if on_event is not None:
-            left = None if deadline is None else deadline - time.monotonic()
-            return Task(function, unique, submission, exchange, codec, on_event).result(left)
-        if not exchange.wait(submission, submission.ended, deadline):
-            raise JobTimeout(f"{function}: no result within {timeout:g} s; the job may still run")
+        try:
+            if on_event is not None:
+                return Task(function, unique, submission, exchange, codec, on_event).result(left(deadline))
+            if not exchange.wait(submission, submission.ended, deadline):
+                raise JobTimeout(f"{function}: no result within {timeout:g} s; the job may still run")
+        except BaseException:
+            submission.abandon()
+            raise
         return result_of(submission, function, codec)
 
     def submit(
@@ -119,19 +126,21 @@ class Client:
         reducer: str | None = None,
         encoding: str | None = None,
         on_event: Callable[[Event], None] | None = None,
+        timeout: float | None = None,
     ) -> Task:
         """Submit a job in the foreground and return, once the job server has it.
 
         `unique` makes jobs of a function that have the same one a single job: a str of at most 64 bytes, "workload" for
         a hash of function and workload, None for a random one. `priority` is low, normal or high. `reducer` names the
         function that the job server tells the worker to reduce with. `on_event` is called, by the caller that waits for
-        the result, with each Status, Data and Warning."""
+        the result, with each Status, Data and Warning. `timeout` bounds the submission, not the job."""
         codec = self._codec_for(encoding)
         submission = Submission(wants_all=True)
         unique, packet = requests.job(
             requests.FOREGROUND, function, unique, encoded(workload, codec), priority, reducer
         )
-        return Task(function, unique, submission, self._conversation.ask(submission, packet), codec, on_event)
+        exchange = self._conversation.ask(submission, packet, deadline_after(timeout))
+        return Task(function, unique, submission, exchange, codec, on_event)
 
     def submit_background(
         self,
@@ -143,15 +152,16 @@ class Client:
         reducer: str | None = None,
         at: When | None = None,
         encoding: str | None = None,
+        timeout: float | None = None,
     ) -> str:
         """Submit a job whose result nobody waits for, and return its handle.
 
-        `at` is when it may start: a datetime, or a delay (timedelta or seconds), in whole seconds, rounded up; not
-        together with `priority` or `reducer`. See `submit` for the other arguments."""
+        `at` is when it may start: a datetime, or a delay (timedelta, or seconds, ten years of them at most), in whole
+        seconds, rounded up; not together with `priority` or `reducer`. See `submit` for the other arguments."""
         data = encoded(workload, self._codec_for(encoding))
         packet = requests.background_job(function, unique, data, priority, reducer, at, time.time)
         reply = Reply(Command.JOB_CREATED)
-        self._conversation.ask(reply, packet)
+        self._conversation.ask(reply, packet, deadline_after(timeout))
         return text_of(_fields(reply)[0])
 
     # --- many jobs -----------------------------------------------------------------------------------------------
@@ -165,17 +175,19 @@ class Client:
         priority: Priority = "normal",
         at: When | None = None,
         encoding: str | None = None,
+        timeout: float | None = None,
     ) -> Iterator[str]:
         """Submit a background job for each workload, many at a time, and yield their handles in order.
 
         Lazy: it submits as it is iterated, some hundreds ahead. A refused job raises in its place and ends it; with
-        ConnectionLost the jobs whose handles were not yielded are of unknown fate."""
+        ConnectionLost, and with JobTimeout when it is not through `timeout` seconds after its start, the jobs whose
+        handles were not yielded are of unknown fate."""
         codec = self._codec_for(encoding)
         packets = (
             requests.background_job(function, unique, encoded(workload, codec), priority, None, at, time.time)
             for workload in workloads
         )
-        return map(text_of, bulk.submit_all(self._conversation, packets))
+        return map(text_of, bulk.submit_all(self._conversation, packets, timeout))
 
     @overload
     def map(
@@ -189,6 +201,7 @@ class Client:
         priority: Priority = ...,
         unique: Literal["workload"] | None = ...,
         encoding: str | None = ...,
+        timeout: float | None = ...,
     ) -> Iterator[Any]: ...
 
     @overload
@@ -203,6 +216,7 @@ class Client:
         priority: Priority = ...,
         unique: Literal["workload"] | None = ...,
         encoding: str | None = ...,
+        timeout: float | None = ...,
     ) -> Iterator[tuple[T, Any]]: ...
 
     def map(
@@ -216,12 +230,14 @@ class Client:
         priority: Priority = "normal",
         unique: Literal["workload"] | None = None,
         encoding: str | None = None,
+        timeout: float | None = None,
     ) -> Iterator[Any]:
         """Run a job for each workload, `concurrency` at a time, and yield the results: in the order of the workloads,
         or as they come if not `ordered`.
 
         Lazy: workloads are taken as results are, and few of either are held. The first failure raises and ends it; with
-        `pairs` it yields (workload, result or exception) and goes on."""
+        `pairs` it yields (workload, result or exception) and goes on. Raises JobTimeout, with `pairs` too, if it is not
+        through `timeout` seconds after its start; what was submitted may still run."""
         if concurrency < 1:
             raise InvalidRequest(f"concurrency is at least 1, not {concurrency}")
         codec = self._codec_for(encoding)
@@ -229,21 +245,24 @@ class Client:
         def packet_of(workload: Any) -> bytes:
             return requests.job(requests.FOREGROUND, function, unique, encoded(workload, codec), priority)[1]
 
-        window = bulk.Window(self._conversation, packet_of, workloads, concurrency=concurrency, ordered=ordered)
+        window = bulk.Window(
+            self._conversation, packet_of, workloads, concurrency=concurrency, ordered=ordered, timeout=timeout
+        )
         if pairs:
             return ((workload, outcome_of(submission, function, codec)) for workload, submission in window)
         return (result_of(submission, function, codec) for _, submission in window)
 
     # --- questions -----------------------------------------------------------------------------------------------
 
-    def status(self, handle: str) -> JobState:
+    def status(self, handle: str, *, timeout: float | None = None) -> JobState:
         """What the job server that this client is connected to knows of a job."""
-        return job_state(self._asked(Command.STATUS_RES, Command.GET_STATUS, requests.key("handle", handle)))
+        key = requests.key("handle", handle)
+        return job_state(self._asked(timeout, Command.STATUS_RES, Command.GET_STATUS, key))
 
-    def status_unique(self, unique: str) -> JobState:
+    def status_unique(self, unique: str, *, timeout: float | None = None) -> JobState:
         """The same by the job's unique, and how many clients wait for it."""
         key = requests.key("unique", unique)
-        return job_state(self._asked(Command.STATUS_RES_UNIQUE, Command.GET_STATUS_UNIQUE, key))
+        return job_state(self._asked(timeout, Command.STATUS_RES_UNIQUE, Command.GET_STATUS_UNIQUE, key))
 
     def wait(
         self, handle: str, on_progress: Callable[[JobState], None] | None = None, *, timeout: float | None = None
@@ -254,15 +273,15 @@ class Client:
         Raises JobTimeout."""
         return wait_until_unknown(handle, self.status, on_progress, timeout)
 
-    def echo(self, data: bytes) -> bytes:
+    def echo(self, data: bytes, *, timeout: float | None = None) -> bytes:
         """Send data to the job server and return what it sends back: the same."""
         if not isinstance(data, bytes):
             raise InvalidRequest(f"echo takes bytes, not {type(data).__name__}")
-        return self._asked(Command.ECHO_RES, Command.ECHO_REQ, data)[0]
+        return self._asked(timeout, Command.ECHO_RES, Command.ECHO_REQ, data)[0]
 
-    def option(self, name: str) -> None:
+    def option(self, name: str, *, timeout: float | None = None) -> None:
         """Set an option of the connection, and of those that may follow it. Raises ServerError for one unknown."""
-        self._asked(Command.OPTION_RES, Command.OPTION_REQ, requests.name(name))
+        self._asked(timeout, Command.OPTION_RES, Command.OPTION_REQ, requests.name(name))
         self._conversation.keep_option(name)
 
     # --- inside --------------------------------------------------------------------------------------------------
@@ -270,10 +289,10 @@ class Client:
     def _codec_for(self, encoding: str | None) -> Codec:
         return self._codec if encoding is None else codec_for(encoding, "workload")
 
-    def _asked(self, expected: Command, command: Command, *fields: bytes) -> list[bytes]:
+    def _asked(self, timeout: float | None, expected: Command, command: Command, *fields: bytes) -> list[bytes]:
         """The fields of the answer to a question."""
         reply = Reply(expected)
-        self._conversation.ask(reply, request(command, *fields))
+        self._conversation.ask(reply, request(command, *fields), deadline_after(timeout))
         return _fields(reply)
 
 

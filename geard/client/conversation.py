@@ -6,15 +6,16 @@ answers. What was asked on the lost one is never asked again: its error says wha
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable
 from typing import Final
 
+from geard.client import fork
 from geard.client.exchange import Exchange
 from geard.client.reply import Reply
 from geard.client.servers import Servers
-from geard.errors import ConnectionLost, InvalidRequest, JobTimeout, ServerTimeout
+from geard.client.turn import Turn
+from geard.errors import CannotConnect, ConnectionLost, InvalidRequest, JobTimeout, ServerTimeout
 
 IDLE_SECONDS: Final = 1.0  # a connection unused for so long is looked at before it is used again
 
@@ -29,9 +30,12 @@ class Conversation:
         self._options = list(options)
         self._answer_timeout_seconds = answer_timeout_seconds
         self._exchange: Exchange | None = None
-        self._connecting = threading.Lock()
+        self._connecting = Turn()
+        self._failure: CannotConnect | None = None  # the last attempt's that had all the time it wanted
+        self._failed = 0.0  # when, by time.monotonic()
         self._used = 0.0  # when the exchange was last used, by time.monotonic()
         self._closed = False
+        fork.watch(self)
 
     def __repr__(self) -> str:
         return f"<Conversation {self.state}>"
@@ -46,16 +50,18 @@ class Conversation:
         exchange = self.exchange(deadline)
         try:
             exchange.post(reply, packet)
-            exchange.flush()
+            if not exchange.flush(deadline):
+                fate = "the job's fate is unknown" if reply.sent else "nothing of it was sent"
+                raise JobTimeout(f"{exchange.server} has not taken the request in time; {fate}")
             self.wait(exchange, reply, deadline)
         except BaseException:
-            reply.abandoned = True
+            reply.abandon()
             raise
         return exchange
 
     def wait(self, exchange: Exchange, reply: Reply, deadline: float | None = None) -> None:
         """Wait for the answer to a request that was sent, and raise it if it is an error."""
-        patience = self._used + self._answer_timeout_seconds
+        patience = time.monotonic() + self._answer_timeout_seconds
         if deadline is not None and deadline < patience:
             if not exchange.wait(reply, reply.answered, deadline):
                 raise JobTimeout(f"{exchange.server} has not answered in time; the job's fate is unknown")
@@ -74,18 +80,39 @@ class Conversation:
         before, self._used = self._used, time.monotonic()
         if exchange is not None and exchange.lost is None and self._used - before < IDLE_SECONDS:
             return exchange
-        with self._connecting:
-            if self._closed:
-                raise InvalidRequest("the client is closed")
-            exchange = self._exchange
-            if exchange is not None:
-                if exchange.lost is None:
-                    exchange.look()
-                if exchange.lost is None:
-                    return exchange
-                self._servers.put_last(exchange.server)
+        asked = self._used
+        turn, taken = self._connecting, list[bool]()  # a fork replaces the turn
+        try:
+            if not turn.take(taken, deadline):
+                raise CannotConnect(f"cannot connect in time: another caller is at it, to {self._servers}")
+            return self._connected(asked, deadline)
+        finally:
+            turn.give(taken)
+
+    def _connected(self, asked: float, deadline: float | None) -> Exchange:
+        if self._closed:
+            raise InvalidRequest("the client is closed")
+        exchange = self._exchange
+        if exchange is not None:
+            if exchange.lost is None:
+                exchange.look()
+            if exchange.lost is None:
+                return exchange
+            self._servers.put_last(exchange.server)
+        if self._failure is not None and self._failed >= asked:
+            raise CannotConnect(str(self._failure), refused=self._failure.refused)  # news since we have been waiting
+        try:
             self._exchange = exchange = self._servers.connect(self._options, deadline)
-            return exchange
+        except CannotConnect as error:
+            if deadline is None:
+                self._failure, self._failed = error, time.monotonic()
+            raise
+        return exchange
+
+    def forked(self, parent: int) -> None:
+        """This is a child of the process that has the exchange: make another when it is needed."""
+        self._exchange = None
+        self._connecting = Turn()
 
     def keep_option(self, name: str) -> None:
         """Set this option on the exchanges to come, too."""

@@ -14,6 +14,8 @@ Rules:
 - A caller may be interrupted anywhere (gevent.Timeout, KeyboardInterrupt) and leaves everything in order. So steps that
   belong together have no call between them, for Python handles signals only at calls and jumps back: such steps are
   marked "at once". What the caller was owed still comes and is dropped.
+- Nor may the interrupt come back in: a signal handler that calls while a call of its own thread (or greenlet) below it
+  reads or writes would wait for itself. It gets an error, before anything of its own is sent.
 - The first error ends the exchange for all. Nothing is ever sent again.
 """
 
@@ -25,12 +27,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
+from geard.client import fork
 from geard.client.reply import Bell, Reply, Submission
+from geard.client.turn import Turn, reentered
 from geard.config import JobServer
 from geard.connection import Connection
-from geard.errors import ConnectionLost, ProtocolError, QueueFull, ServerError
+from geard.errors import ConnectionLost, InvalidRequest, ProtocolError, QueueFull, ServerError
 from geard.protocol import DEFAULT_MAX_PACKET_BYTES, RESPONSE, Command, Decoder, Packet
 
 RECHECK_SECONDS: Final = 1.0
@@ -39,6 +43,8 @@ RECHECK_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 0.001  # the shortest wait there is; a look takes no longer when nothing has arrived
 
 LEADER: Final = "leader"
+Token: TypeAlias = tuple[int]
+"""Who leads: the thread or greenlet, in a tuple of this wait's own."""
 
 # Enum members are looked up slowly; these are compared for every packet.
 JOB_CREATED = Command.JOB_CREATED
@@ -72,9 +78,10 @@ class Exchange:
         self._outbox: list[tuple[Reply, bytes]] = []  # posted, not yet sent
         self._owed: deque[Reply] = deque()  # sent, not yet answered
         self._running: dict[bytes, tuple[Submission, ...]] = {}  # by handle; who gets the next copy stands first
-        self._pen = threading.Lock()
-        self._leader: dict[str, object] = {}  # at most LEADER and its token: setdefault takes the lead at once
+        self._pen = Turn()
+        self._leader: dict[str, Token] = {}  # at most LEADER and its token: setdefault takes the lead at once
         self._followers: dict[queue.SimpleQueue[None], None] = {}  # who is parked, the longest first
+        fork.watch(self)
 
     def __repr__(self) -> str:
         state = "lost" if self.lost else f"{len(self._owed)} owed, {len(self._running)} running"
@@ -89,34 +96,63 @@ class Exchange:
         """Put a request in the outbox; `flush` sends it, with what others have put there."""
         self._outbox.append((reply, packet))
 
-    def flush(self) -> None:
-        """Send the outbox, and what an interrupted caller left half sent. A connection that fails is `lost`."""
-        with self._pen:
-            connection, outbox = self._connection, self._outbox
+    def flush(self, deadline: float | None = None) -> bool:
+        """Send the outbox, and what others could not send to its end. False if the deadline came first.
+
+        A connection that fails is `lost`. Raises InvalidRequest in a signal handler that has interrupted a call."""
+        me, pen = threading.get_ident(), self._pen
+        leader = self._leader.get(LEADER)
+        if pen.held_by(me) or (leader is not None and leader[0] == me):
+            raise reentered()
+        if deadline is None:
+            with pen.lock:
+                pen.holder = me  # at once
+                try:
+                    return self._write(None)
+                finally:
+                    pen.holder = 0
+        taken: list[bool] = []
+        try:
+            return pen.take(taken, deadline) and self._write(deadline)
+        finally:
+            pen.give(taken)
+
+    def _write(self, deadline: float | None) -> bool:
+        connection, outbox = self._connection, self._outbox
+        if self.lost is None and connection.unsent and not self._send(deadline):
+            # What waits meanwhile is not taken over: as long as none of it was sent, it can be withdrawn.
             batch = outbox[:]
-            if self.lost is not None or not (batch or connection.unsent):
-                return
-            replies, packets, taken = [], [], len(batch)
-            for reply, packet in batch:
-                if not reply.abandoned:
-                    reply.sent = True
-                    replies.append(reply)
-                    packets.append(packet)
-            data = b"".join(packets)
-            # At once:
-            connection.unsent += data
-            self._owed += replies
-            del outbox[:taken]
-            try:
-                connection.send(b"")
-            except ConnectionLost as error:
-                self.fail(error)
+            kept, taken = [entry for entry in batch if not entry[0].abandoned], len(batch)
+            outbox[:taken] = kept
+            return False
+        batch = outbox[:]
+        if self.lost is not None or not batch:
+            return True
+        replies, packets, taken = [], [], len(batch)
+        for reply, packet in batch:
+            if not reply.abandoned:
+                reply.sent = True
+                replies.append(reply)
+                packets.append(packet)
+        data = b"".join(packets)
+        # At once:
+        connection.unsent += data
+        self._owed += replies
+        del outbox[:taken]
+        return self._send(deadline)
+
+    def _send(self, deadline: float | None) -> bool:
+        try:
+            return self._connection.send(b"", deadline)
+        except ConnectionLost as error:
+            self.fail(error)
+            return True
 
     def wait(self, reply: Reply, happened: Callable[[], bool], deadline: float | None = None) -> bool:
         """Wait until `happened()`, which news rung on the reply's bell can make true; False at the deadline.
 
-        Raises ConnectionLost, or what kind of it ended the exchange."""
-        token = object()
+        Raises ConnectionLost, or what kind of it ended the exchange; InvalidRequest as `flush` does."""
+        token = (threading.get_ident(),)
         leader = self._leader
         try:
             while not happened():
@@ -125,9 +161,12 @@ class Exchange:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
-                if leader.setdefault(LEADER, token) is token:
+                leads = leader.setdefault(LEADER, token)
+                if leads is token:
                     # In whole seconds while there are some: the socket's timeout then seldom changes.
                     self._read(left if left is None or left < 1 else left // 1)
+                elif leads[0] == token[0]:
+                    raise reentered()
                 else:
                     self._follow(reply.bell, happened, left)
             return True
@@ -141,7 +180,7 @@ class Exchange:
 
     def look(self) -> None:
         """Take in what has arrived, without waiting for more; `lost` tells if the connection has ended."""
-        with contextlib.suppress(ConnectionLost):
+        with contextlib.suppress(ConnectionLost, InvalidRequest):
             self.wait(Reply(Command.NOOP), lambda: False, time.monotonic() + LOOK_SECONDS)
 
     def loss_of(self, reply: Reply) -> ConnectionLost:
@@ -161,6 +200,18 @@ class Exchange:
         self._wake(*self._followers)
         if LEADER not in self._leader:
             self._connection.close()
+
+    def forked(self, parent: int) -> None:
+        """This is a child of the process that has the connection: it ends here, and only here."""
+        lost = self.lost
+        self.lost = fork.ForkedConnection(
+            f"the connection to {self.server} and its jobs are those of the parent process {parent}, not of this child"
+        )
+        if lost is not None:
+            self.lost = lost
+        self._pen = Turn()
+        self._connection.leave()
+        self._wake(*self._followers)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -242,7 +293,7 @@ class Exchange:
                     # At once:
                     if others:
                         running[handle] = (*others, reply)
-                    if reply.wants_all or command is WORK_DATA:
+                    if (command is WORK_DATA or reply.wants_all) and not reply.abandoned:
                         reply.news += (packet,)
                     del packets[0]
             if reply.bell:

@@ -35,6 +35,10 @@ class Reply:
         state = "answered" if self.answered() else "abandoned" if self.abandoned else "sent" if self.sent else "new"
         return f"<{type(self).__name__} {self.expected.name} {state}>"
 
+    def abandon(self) -> None:
+        """Nobody waits any more."""
+        self.abandoned = True
+
     def answered(self) -> bool:
         """Whether the job server has answered, be it with an error."""
         return self.fields is not None or self.error is not None
@@ -57,6 +61,11 @@ class Submission(Reply):
         self.wants_all = wants_all
         self.end: Packet | None = None  # WORK_COMPLETE, WORK_FAIL or WORK_EXCEPTION
         self.finished = finished  # the submission is put there when it ends or is refused
+
+    def abandon(self) -> None:
+        """Nobody waits any more: what has come is dropped, and what comes will be."""
+        self.abandoned = True
+        self.news = []
 
     def ended(self) -> bool:
         """Whether nothing more will come."""

@@ -20,10 +20,14 @@ from geard.protocol.packets import MAX_UNIQUE_BYTES
 
 Priority = Literal["low", "normal", "high"]
 When = datetime | timedelta | float
-"""A moment, or a delay from now (a number is seconds)."""
+"""A moment, or a delay from now (a number is seconds, of ten years at most)."""
 
 MAX_HANDLE_BYTES: Final = 63
 """gearmand leaves a GET_STATUS with a longer one unanswered, and a GET_STATUS_UNIQUE likewise."""
+
+YEAR_SECONDS: Final = 365.25 * 86400
+MAX_DELAY_SECONDS: Final = 10 * YEAR_SECONDS
+"""A number over it was meant to be a moment."""
 
 UNIQUE_OF_WORKLOAD: Final = "workload"
 
@@ -97,6 +101,11 @@ def epoch_seconds(at: When, now: float) -> int:
     delay = at.total_seconds() if isinstance(at, timedelta) else at
     if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < math.inf:
         raise InvalidRequest(f"at is a datetime or a delay in seconds from 0 up, not {at!r}")
+    if not isinstance(at, timedelta) and delay > MAX_DELAY_SECONDS:
+        raise InvalidRequest(
+            f"at={at!r} is a delay of {delay / YEAR_SECONDS:,.0f} years: for a moment since 1970 write "
+            f"at=datetime.fromtimestamp({at!r}), for a delay that long a timedelta"
+        )
     return math.ceil(now + delay)
 
 

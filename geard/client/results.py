@@ -7,12 +7,14 @@ exception, never are: whatever can be read of them is.
 from __future__ import annotations
 
 import codecs
-from typing import Any
+from typing import Any, Final
 
 from geard.client.reply import Submission
 from geard.codec import ENCODING_ERRORS, JSON, Codec
 from geard.errors import GeardError, InvalidResult, JobException, JobFailed
 from geard.protocol import Command
+
+MAX_DIGITS: Final = 100  # of a number on the wire; Python reads none over 4,300
 
 
 def outcome_of(submission: Submission, function: str, codec: Codec) -> Any:
@@ -83,7 +85,7 @@ def words(data: bytes, codec: Codec) -> str:
 
 def number(digits: bytes) -> int:
     """A number that a worker or job server sent as text; 0 for what is none."""
-    return int(digits) if digits.isdigit() else 0
+    return int(digits) if digits.isdigit() and len(digits) <= MAX_DIGITS else 0
 
 
 def text_of(data: bytes) -> str:

@@ -48,7 +48,9 @@ class Servers:
 
     def put_last(self, server: JobServer) -> None:
         """It has failed: try the others before it."""
-        self._order.sort(key=lambda each: each == server)
+        self._order = sorted(
+            self._order, key=lambda each: each == server
+        )  # a sort in place is empty for others meanwhile
 
     def _connect_to(self, server: JobServer, options: Sequence[str], timeout_seconds: float) -> Exchange:
         deadline = time.monotonic() + timeout_seconds
@@ -60,7 +62,7 @@ class Servers:
             asked.append((Reply(Command.ECHO_RES), request(Command.ECHO_REQ, b"geard")))
             for reply, packet in asked:
                 exchange.post(reply, packet)
-            exchange.flush()
+            exchange.flush(deadline)
             # An option that this job server does not know is answered by an error, and we do without it.
             answered = exchange.wait(asked[-1][0], asked[-1][0].answered, deadline)
             if not answered:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from geard.client.results import number
-from geard.client.task import deadline_after
+from geard.client.task import deadline_after, left
 from geard.errors import JobTimeout
 
 POLL_SECONDS: Final = (0.05, 1.0)  # it is asked again after the first, and ever later up to the second
@@ -31,7 +31,7 @@ def job_state(fields: list[bytes]) -> JobState:
 
 def wait_until_unknown(
     handle: str,
-    status: Callable[[str], JobState],
+    status: Callable[..., JobState],
     on_progress: Callable[[JobState], None] | None,
     timeout: float | None,
 ) -> bool:
@@ -39,7 +39,7 @@ def wait_until_unknown(
     deadline = deadline_after(timeout)
     pause, longest = POLL_SECONDS
     last: JobState | None = None
-    while (state := status(handle)).known:
+    while (state := status(handle, timeout=left(deadline))).known:
         if state != last and on_progress is not None:
             on_progress(state)
         last = state

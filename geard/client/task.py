@@ -49,7 +49,7 @@ Event: TypeAlias = Status | Data | Warning | Complete
 class Task:
     """A job that was submitted in the foreground. Made by Client.submit.
 
-    What it receives is kept until the task is dropped. One caller at a time may wait for it."""
+    What it receives is kept for as long as the task is. One caller at a time may wait for it."""
 
     def __init__(
         self,
@@ -68,6 +68,10 @@ class Task:
         self._on_event = on_event
         self._told = 0  # how many events on_event has been called with
         self._told_pieces = Pieces(codec)
+
+    def __del__(self) -> None:
+        if "_submission" in self.__dict__:  # not one whose making failed
+            self._submission.abandon()
 
     def __repr__(self) -> str:
         end = self._submission.end
@@ -139,3 +143,8 @@ class Task:
 def deadline_after(timeout: float | None) -> float | None:
     """The moment, by time.monotonic(), at which a wait of `timeout` seconds ends."""
     return None if timeout is None else time.monotonic() + timeout
+
+
+def left(deadline: float | None) -> float | None:
+    """How many seconds there are until then; None for no deadline."""
+    return None if deadline is None else max(deadline - time.monotonic(), 0)

@@ -1,0 +1,70 @@
+"""Turn: a lock that is waited for by a deadline, and that tells a caller who has it already and would wait for himself.
+
+Rules: an interrupt may strike anywhere (a signal handler that raises, or that calls into us again). So that a lock is
+taken and that this is noted happen within one call of C code or between calls, never around one.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from geard.errors import InvalidRequest
+
+
+class Turn:
+    """One at a time.
+
+        taken: list[bool] = []
+        try:
+            if turn.take(taken, deadline): ...
+        finally:
+            turn.give(taken)
+
+    Where there is no deadline, shorter: `with turn.lock: turn.holder = me`, and 0 before it is left."""
+
+    __slots__ = ("_takers", "holder", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.holder = 0  # who has it by `with`: a threading.get_ident()
+        self._takers: dict[int, tuple[list[bool], ...]] = {}  # what each caller has taken or waits for by `take`
+
+    def held_by(self, me: int) -> bool:
+        """Whether this thread or greenlet has it."""
+        if self.holder == me:
+            return True
+        return bool(self._takers) and any(taken and taken[0] for taken in self._takers.get(me, ()))
+
+    def take(self, taken: list[bool], deadline: float | None) -> bool:
+        """Wait for the turn; False if the deadline (by time.monotonic()) came first. InvalidRequest if we have it.
+
+        `taken` is for `give`, which is due whatever comes of this."""
+        me = threading.get_ident()
+        if self.held_by(me):
+            raise reentered()
+        self._takers[me] = (*self._takers.get(me, ()), taken)
+        left = -1 if deadline is None else max(deadline - time.monotonic(), 0)
+        taken.extend(map(self.lock.acquire, (True,), (left,)))
+        return taken[0]
+
+    def give(self, taken: list[bool]) -> None:
+        """Give the turn back, if it was taken."""
+        held = taken and taken[0]
+        del taken[:]  # at once with the release
+        if held:
+            self.lock.release()
+        me = threading.get_ident()
+        others = tuple(each for each in self._takers.get(me, ()) if each is not taken)
+        if others:
+            self._takers[me] = others
+        else:
+            self._takers.pop(me, None)
+
+
+def reentered() -> InvalidRequest:
+    """What a call is told that has interrupted another of the same thread, and would wait for it for ever."""
+    return InvalidRequest(
+        "this call interrupts another call of the same thread and the same client, in a signal handler or a finalizer: "
+        "let the handler set a flag or put into a queue.SimpleQueue, and call later, or use a client of its own"
+    )
