@@ -36,7 +36,8 @@ def monitor(path: Path, listen: str | None, verbose: bool) -> None:
     if listen:
         config = msgspec.structs.replace(config, monitor=with_listen(config.monitor or Monitor(), listen))
     reading, writing = os.pipe()
-    os.write(writing, dump(start_of(config, verbose=verbose)))
+    own_metrics = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+    os.write(writing, dump(start_of(config, metrics_directory=own_metrics, verbose=verbose)))
     os.close(writing)
     os.dup2(reading, 0)
     # A process of its own, since what it runs must be patched before anything is imported.

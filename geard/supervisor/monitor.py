@@ -23,6 +23,8 @@ from geard.supervisor.monitor_start import Start, dump, start_of
 
 HUNG_SECONDS: Final = 30.0
 CHECK_SECONDS: Final = 5.0
+HANDOVER_SECONDS: Final = 1.0
+"""How much longer an old monitor runs: it may have to tell a browser the outcome of the reload that ends it."""
 METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 METRICS_PREFIX: Final = "geard-metrics-"
 
@@ -56,7 +58,7 @@ class MonitorKeeper:
         if start == self._start:
             return
         if self._process:
-            self._process.stop()
+            gevent.spawn_later(HANDOVER_SECONDS, self._process.stop)
         self._process, self._start = None, start
         if start:
             self._heard_at = time.monotonic()
