@@ -22,6 +22,8 @@ COMMANDS: Final = {  # name -> the module and the attribute that hold it
     "check": "geard.cli.check:check",
     "run": "geard.cli.run:run",
     "ps": "geard.cli.control:ps",
+    "top": "geard.cli.top:top",
+    "failures": "geard.cli.failures:failures",
     "health": "geard.cli.health:health",
     "reload": "geard.cli.control:reload",
     "upgrade": "geard.cli.upgrade:upgrade",
