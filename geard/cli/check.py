@@ -64,6 +64,10 @@ def plan(config: Config, served: Iterable[Served]) -> list[str]:
     lines = [f"Job servers: {servers}", *workforce(config)]
     if config.on_start:
         lines.append(f"On start: {config.on_start}")
+    if config.on_stop:
+        lines.append(f"On stop: {config.on_stop}")
+    if config.middleware:
+        lines.append(f"Around all jobs: {', '.join(config.middleware)}")
     lines.append("")
     rows = [row(config, one, config.capabilities[one.name]) for one in served]
     return lines + aligned([HEADER, *rows], [False] * len(HEADER)) + upcoming(config)

@@ -137,6 +137,9 @@ def function(value: Any, at: At) -> Any:
     return value if callable(value) else dotted_path(value, at)
 
 
+middleware = list_of(function, "a list of dotted paths, such as [mypackage.with_database]")
+
+
 def capability(value: Any, at: At) -> Capability:
     """A function alone, or a mapping with its limits."""
     if isinstance(value, Mapping):
@@ -184,6 +187,7 @@ CAPABILITY_KEYS: Final = {
     "thread": Key(boolean),
     "retry": Key(retry),
     "dead_letter": Key(boolean),
+    "middleware": Key(middleware),
 }
 _capability = record(Capability, CAPABILITY_KEYS)
 
@@ -276,6 +280,8 @@ CONFIG_KEYS: Final = {
     "python_path": Key(list_of(import_location, "a list of directories")),
     "working_directory": Key(working_directory),
     "on_start": Key(dotted_path),
+    "on_stop": Key(dotted_path),
+    "middleware": Key(middleware),
     "client_id": Key(client_id),
     "max_packet": Key(size(1024, MAX_PACKET_BYTES), "max_packet_bytes"),
     "dead_letters": Key(dead_letters),

@@ -69,6 +69,7 @@ class Capability(Struct, frozen=True):
     thread: bool = False  # run in a native thread: for C code that blocks without yielding
     retry: Retry | None = None  # None: a job that failed has failed
     dead_letter: bool = False  # one that failed for good is kept in the file of dead letters
+    middleware: tuple[Any, ...] = ()  # dotted paths (in a program, callables) of code around it, within the config's
 
 
 class Schedule(Struct, frozen=True, kw_only=True):
@@ -138,6 +139,8 @@ class Config(Struct, frozen=True, kw_only=True):
     python_path: tuple[str, ...] = ()
     working_directory: str | None = None
     on_start: str | None = None  # dotted path, called once in each worker process before it takes jobs
+    on_stop: str | None = None  # dotted path, called once in each worker process after its last job
+    middleware: tuple[Any, ...] = ()  # dotted paths (in a program, callables) of code around all jobs, outermost first
     client_id: str | None = None  # None: host-pid-name
     max_packet_bytes: int = 64 * 1024 * 1024
     dead_letters: DeadLetterFile | None = None

@@ -8,11 +8,9 @@ capability is told as a Problem and does not hide what is wrong with the next.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
-from importlib import import_module
-from traceback import extract_tb
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,13 +18,12 @@ from geard.codec import Codec, codec_for
 from geard.config import Capability, Config
 from geard.errors import CapabilityError, InvalidRequest, Problem
 from geard.stats.counters import FunctionCounter
+from geard.worker.importing import import_path, is_asynchronous, path_of
+from geard.worker.middleware import Begin, Invoke, Layers, layers_of, resolve, resolve_common
 from geard.worker.policy import policy_of
 
 if TYPE_CHECKING:  # a job knows its capability; a capability only calls with a job
     from geard.worker.job import Job
-
-Invoke = Callable[["Job"], Any]
-Begin = Callable[["Job"], Coroutine[Any, Any, Any]]
 
 BEHIND_SECONDS: Final = 0.01
 """How often an async generator looks whether a connection that is far behind has caught up."""
@@ -43,6 +40,8 @@ class Runtime:
     limit: Callable[[Job, float], AbstractContextManager[object]]
     in_thread: Callable[[Invoke, Job], Any]
     in_loop: Callable[[Begin, Job, float | None], Any]
+    meaning: Callable[[BaseException, Job, float], BaseException] = lambda error, job, seconds: error
+    """What a function within a limit has raised: JobTimeout for whatever the limit interrupted it with."""
 
 
 class BoundCapability:
@@ -58,6 +57,7 @@ class BoundCapability:
         "function",
         "hands_on",
         "invoke",
+        "layers",
         "name",
         "policy",
         "quick",
@@ -65,13 +65,21 @@ class BoundCapability:
         "spec",
     )
 
-    def __init__(self, name: str, spec: Capability, function: Callable[..., Any], codec: Codec) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: Capability,
+        function: Callable[..., Any],
+        codec: Codec,
+        middleware: Sequence[Callable[..., Any]] = (),
+    ) -> None:
         self.name = name
         self.raw_name = name.encode()
         self.spec = spec
         self.function = function
         self.hands_on = required_arguments(function) == 2
         self.asynchronous = is_asynchronous(function)
+        self.layers: Layers = layers_of(middleware, asynchronous=self.asynchronous)
         self.codec = codec
         self.invoke: Invoke = self._plain()
         self.counter = FunctionCounter()
@@ -86,12 +94,15 @@ class BoundCapability:
         return f"<{self.name} served by {path_of(self.function)}>"
 
     def prepare(self, runtime: Runtime) -> None:
-        """Wrap the call in the capability's time limit and thread, or hand it to the asyncio loop."""
-        invoke, seconds = self._plain(), self.spec.timeout_seconds
+        """Wrap the call in the capability's middleware, time limit and thread, or hand it to the asyncio loop."""
+        invoke, seconds, layers = self._plain(), self.spec.timeout_seconds, self.layers
         if self.asynchronous:
-            begin, in_loop = self._coroutine(), runtime.in_loop
-            self.invoke = lambda job: in_loop(begin, job, seconds)
+            begin, in_loop = layers.around_coroutine(self._coroutine()), runtime.in_loop
+            self.invoke = layers.around(lambda job: in_loop(begin, job, seconds))
             return
+        if layers.plain and seconds is not None:
+            invoke = self._with_meaning(invoke, runtime, seconds)
+        invoke = layers.around(invoke)
         if self.spec.thread:
             inner = invoke
 
@@ -134,6 +145,19 @@ class BoundCapability:
 
         return limited
 
+    @staticmethod
+    def _with_meaning(invoke: Invoke, runtime: Runtime, seconds: float) -> Invoke:
+        def told(job: Job) -> Any:
+            try:
+                return invoke(job)
+            except BaseException as error:
+                meant = runtime.meaning(error, job, seconds)
+                if meant is error:
+                    raise
+                raise meant from None
+
+        return told
+
 
 async def stream(job: Job, pieces: AsyncGenerator[Any, None]) -> None:
     """Send each item as WORK_DATA, waiting while the connection is far behind."""
@@ -146,64 +170,32 @@ async def stream(job: Job, pieces: AsyncGenerator[Any, None]) -> None:
                 await asyncio.sleep(BEHIND_SECONDS)
 
 
-def is_asynchronous(function: Callable[..., Any]) -> bool:
-    """Whether it is an `async def`, a generator or not, or an object that is called so."""
-    return any(
-        inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
-        for called in (function, type(function).__dict__.get("__call__"))
-    )
-
-
 def resolve_all(config: Config) -> tuple[list[BoundCapability], list[Problem]]:
     """Every capability of the config that can run, and a Problem for each that cannot (key `capabilities.NAME`)."""
-    bound, problems = [], []
+    bound = []
+    common, problems = resolve_common(config)
     for name, spec in config.capabilities.items():
+        own, wrong = resolve(spec.middleware, f"capabilities.{name}.middleware")
+        problems += wrong
         try:
-            bound.append(bind(name, spec, config.encoding))
+            bound.append(bind(name, spec, config.encoding, (*common, *own)))
         except CapabilityError as error:
             message, _, hint = str(error).partition("\n")
             problems.append(Problem(message, key=f"capabilities.{name}", hint=hint))
     return bound, problems
 
 
-def bind(name: str, spec: Capability, encoding: str) -> BoundCapability:
-    """One capability with its callable. Raises CapabilityError."""
+def bind(name: str, spec: Capability, encoding: str, middleware: Sequence[Callable[..., Any]] = ()) -> BoundCapability:
+    """One capability with its callable, and what is around it, outermost first. Raises CapabilityError."""
     function = spec.function if callable(spec.function) else import_path(spec.function)
     try:
         codec = codec_for(spec.encoding or encoding, "result")
     except InvalidRequest as error:
         raise CapabilityError(str(error)) from None
-    bound = BoundCapability(name, spec, function, codec)
+    bound = BoundCapability(name, spec, function, codec, middleware)
     if bound.asynchronous and spec.thread:
         raise CapabilityError(f"{path_of(function)} is async, and runs on the asyncio loop\ndrop `thread: true`")
     return bound
-
-
-def import_path(path: str) -> Callable[..., Any]:
-    """The callable that `module.attr` or `module:attr` names. Raises CapabilityError with the place of the fault."""
-    module_name, colon, attributes = path.partition(":")
-    if not colon:
-        module_name, _, attributes = path.rpartition(".")
-    if not module_name or not attributes:
-        raise CapabilityError(f"{path!r} is not a dotted path: expected module.function or module:function")
-    try:
-        found: Any = import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise CapabilityError(
-                f"there is no module {error.name!r}\nis its directory in python_path, or its package installed?"
-            ) from error
-        raise CapabilityError(_import_failure(module_name, error)) from error
-    except BaseException as error:  # user code: whatever it does on import is its capability's problem
-        raise CapabilityError(_import_failure(module_name, error)) from error
-    for attribute in attributes.split("."):
-        try:
-            found = getattr(found, attribute)
-        except AttributeError:
-            raise CapabilityError(f"module {module_name!r} has no {attributes!r}{_near(found, attribute)}") from None
-    if not callable(found):
-        raise CapabilityError(f"{path!r} is of type {type(found).__name__}, and cannot be called")
-    return found  # type: ignore[no-any-return]
 
 
 def required_arguments(function: Callable[..., Any]) -> int:
@@ -225,26 +217,4 @@ def required_arguments(function: Callable[..., Any]) -> int:
     raise CapabilityError(f"{path_of(function)} takes {len(required)} required arguments\n{_CONVENTIONS}")
 
 
-def path_of(function: Callable[..., Any]) -> str:
-    """`module.name` of a callable, for people."""
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    return f"{getattr(function, '__module__', None) or type(function).__module__}.{name}"
-
-
 _CONVENTIONS = "expected function(workload) or function(job, workload)"
-
-
-def _import_failure(module_name: str, error: BaseException) -> str:
-    frames = [frame for frame in extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    if isinstance(error, SyntaxError):
-        place = f"{error.filename}:{error.lineno}"
-    else:
-        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else module_name
-    return f"importing {module_name!r} failed: {type(error).__name__}: {error}\nat {place}"
-
-
-def _near(owner: Any, attribute: str) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(attribute, dir(owner), 1)
-    return f"\ndid you mean {near[0]!r}?" if near else ""

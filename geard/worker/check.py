@@ -25,7 +25,7 @@ from geard.errors import most
 from geard.findings import IMPORT_TIMEOUT_SECONDS, Findings, Served
 from geard.worker.capability import BoundCapability, resolve_all
 from geard.worker.directories import enter
-from geard.worker.on_start import check_on_start
+from geard.worker.hooks import check_hooks
 
 BLOCKING: Final = {  # what modules import by name from the standard library that a patched process must not block in
     "os": ("fork", "forkpty", "waitpid"),
@@ -45,8 +45,7 @@ def examine(config: Config) -> Findings:
     early = imported_early(sys.modules, replaced())
     enter(config)
     capabilities, problems = resolve_all(config)
-    if config.on_start:
-        problems += check_on_start(config.on_start)
+    problems += check_hooks(config)
     served = tuple(describe(capability) for capability in capabilities)
     return Findings(served, most(problems), early)
 

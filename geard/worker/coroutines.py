@@ -107,7 +107,19 @@ class Coroutines:
 class _Run:
     """One job's coroutine. All but the making happens in the loop's thread, `result` and `error` when it has ended."""
 
-    __slots__ = ("_begin", "_ended", "_late", "_seconds", "_task", "_timer", "error", "job", "result", "waiter")
+    __slots__ = (
+        "_begin",
+        "_context",
+        "_ended",
+        "_late",
+        "_seconds",
+        "_task",
+        "_timer",
+        "error",
+        "job",
+        "result",
+        "waiter",
+    )
 
     def __init__(self, begin: Begin, job: Job, late: Callable[[], str], seconds: float | None, waiter: Waiter) -> None:
         self.job = job
@@ -120,13 +132,13 @@ class _Run:
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ended = False
+        self._context = copy_context()  # the caller's: what middleware has set there
 
     def start(self) -> None:
         """Make the task."""
         loop = asyncio.get_running_loop()
-        context = copy_context()
-        context.run(async_job.set, self.job)
-        self._task = loop.create_task(self._whole(), context=context)
+        self._context.run(async_job.set, self.job)
+        self._task = loop.create_task(self._whole(), context=self._context)
         if self._seconds is not None:
             self._timer = loop.call_later(self._seconds, self._be_late)
 

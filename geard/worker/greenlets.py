@@ -16,10 +16,11 @@ from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
 from geard.errors import JobTimeout
-from geard.worker.capability import Begin, Invoke, Runtime
+from geard.worker.capability import Runtime
 from geard.worker.current import runs_jobs
 from geard.worker.forked import end_if_forked
 from geard.worker.job import Job
+from geard.worker.middleware import Begin, Invoke
 from geard.worker.pool import late_text
 
 if TYPE_CHECKING:
@@ -43,8 +44,12 @@ def sleep_ahead(seconds: float) -> None:
         hub.wait(timer)
 
 
+class TimeUp(gevent.Timeout):
+    """A job's time limit has struck."""
+
+
 class Interrupt:
-    """The time limit of one job: its greenlet gets a gevent.Timeout where it waits, and JobTimeout comes out.
+    """The time limit of one job: its greenlet gets a TimeUp where it waits, and JobTimeout comes out.
 
     The timeout is on while user code runs, and off before geard's own code goes on. A function that holds the loop is
     not interrupted until it yields: nothing inside the process could."""
@@ -56,7 +61,7 @@ class Interrupt:
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        self._timeout = gevent.Timeout.start_new(self._seconds)
+        self._timeout = TimeUp.start_new(self._seconds)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -64,6 +69,11 @@ class Interrupt:
         self._timeout.close()
         if error is self._timeout:
             raise JobTimeout(late_text(self._job, self._seconds))
+
+
+def meaning(error: BaseException, job: Job, seconds: float) -> BaseException:
+    """What a function that was interrupted has raised, for the middleware around it."""
+    return JobTimeout(late_text(job, seconds)) if isinstance(error, TimeUp) else error
 
 
 def runtime(native_threads: int) -> Runtime:
@@ -83,7 +93,7 @@ def runtime(native_threads: int) -> Runtime:
             made.append(coroutines())
         return made[0].run(begin, job, lambda: late_text(job, seconds or 0.0), seconds)
 
-    return Runtime(limit=Interrupt, in_thread=in_thread, in_loop=in_loop)
+    return Runtime(limit=Interrupt, in_thread=in_thread, in_loop=in_loop, meaning=meaning)
 
 
 def coroutines() -> Coroutines:

@@ -28,9 +28,10 @@ from geard.errors import ConfigError, GeardError, JobTimeout, Problem
 from geard.messages import RunningJob
 from geard.printable import printable
 from geard.worker.aftermath import Aftermath
-from geard.worker.capability import Begin, BoundCapability, Invoke, Runtime, resolve_all
+from geard.worker.capability import BoundCapability, Runtime, resolve_all
 from geard.worker.channel import Breath, Channel
 from geard.worker.job import Job
+from geard.worker.middleware import Begin, Invoke
 from geard.worker.run import about, label, run
 from geard.worker.tally import Tally
 

@@ -63,8 +63,8 @@ from geard.worker.directories import enter
 from geard.worker.fork import IGNORED, Forks
 from geard.worker.forked import end_if_forked
 from geard.worker.greenlets import runtime, sleep_ahead, start_greenlet
+from geard.worker.hooks import call_on_start, call_on_stop, check_hooks
 from geard.worker.memory import resident_bytes, watch_memory
-from geard.worker.on_start import call_on_start, check_on_start
 from geard.worker.pool import WorkerPool, snapshot
 from geard.worker.run import about, label
 from geard.worker.sender import Sender
@@ -73,6 +73,9 @@ from geard.worker.watchdog import Watchdog
 
 log = logging.getLogger("geard.worker")
 
+ON_STOP_SECONDS: Final = 5.0
+ON_STOP_LATE_SECONDS: Final = 1.0
+"""What on_stop may take; and how long after the deadline of a drain: the supervisor kills the process soon after."""
 READY_SECONDS: Final = 10.0
 """How long to wait for the job servers' first answers before saying Ready with some of them unreachable."""
 MAX_STACK_BYTES: Final = 16 * 1024
@@ -95,6 +98,7 @@ class WorkerProcess:
         self._over = Event()
         self._draining_since = 0.0
         self._ended_before_drain = 0
+        self._drain_by: float | None = None
 
     def run(self, lines: LineReader) -> None:
         """Take jobs until told to drain, or the supervisor is gone, and until that is through."""
@@ -122,6 +126,8 @@ class WorkerProcess:
         finished = self._pool.done + self._pool.failed - self._ended_before_drain
         self._send(self._heartbeat())
         self._send(Drained(time.monotonic() - self._draining_since, finished, tuple(abandoned)))
+        if self._start.config.on_stop:
+            self._stop(self._start.config.on_stop)
 
     def drain(self, timeout_seconds: float | None) -> None:
         """Grab no more; end when all is done, or after the timeout. A later call may shorten it."""
@@ -132,7 +138,19 @@ class WorkerProcess:
             self._pool.drain()
             gevent.spawn(self._join)
         if timeout_seconds is not None:
+            by = time.monotonic() + timeout_seconds
+            self._drain_by = by if self._drain_by is None else min(by, self._drain_by)
             gevent.spawn_later(timeout_seconds, self._over.set)
+
+    def _stop(self, on_stop: str) -> None:
+        seconds = ON_STOP_SECONDS
+        if self._drain_by is not None:
+            seconds = min(seconds, max(self._drain_by - time.monotonic(), 0.0) + ON_STOP_LATE_SECONDS)
+        calling = gevent.spawn(call_on_stop, on_stop)
+        calling.join(seconds)
+        end_if_forked()
+        if not calling.ready():
+            log.warning("on_stop (%s) has not ended within %.1f s: ending without it", on_stop, seconds)
 
     def _join(self) -> None:
         self._pool.join()
@@ -287,8 +305,7 @@ def make_pool(start: Start) -> WorkerPool:
         )
     except ConfigError as error:
         problems += error.problems
-    if config.on_start:
-        problems += check_on_start(config.on_start)
+    problems += check_hooks(config)
     if problems:
         raise ConfigError(problems)
     if config.on_start:

@@ -12,7 +12,8 @@ import pytest
 
 from geard.config import Capability, Config
 from geard.errors import CapabilityError
-from geard.worker.capability import bind, import_path, path_of, required_arguments, resolve_all
+from geard.worker.capability import bind, required_arguments, resolve_all
+from geard.worker.importing import import_path, path_of
 
 
 class Service:
