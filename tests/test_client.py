@@ -6,10 +6,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from geard import Client, JobException, JobFailed, JobTimeout
+from geard import Client, ConfigError, JobException, JobFailed, JobTimeout
 from geard.client import Complete, Data, Event, JobState, Priority, Status, Warning, When  # noqa: A004
 from geard.errors import InvalidResult, QueueFull, ServerError
 from geard.protocol import Command, Packet
@@ -275,3 +276,13 @@ def test_a_full_queue_has_an_error_of_its_own(job_server: JobServerProcess, clie
         list(client.submit_many_background("f", "xyz"))
     assert all(isinstance(outcome, QueueFull) for _, outcome in client.map("f", "xyz", pairs=True))
     assert client.echo(b"still here") == b"still here"
+
+
+def test_a_client_of_the_job_servers_in_a_config_file(job_server: JobServerProcess, tmp_path: Path) -> None:
+    config = tmp_path / "geard.yaml"
+    config.write_text(f"job_servers: ['{job_server.address}']\ncapabilities: {{f: '${{GEARD_NO_SUCH_SECRET}}'}}\n")
+    with Client.from_config(config, encoding="bytes") as client:
+        assert client.echo(b"hello") == b"hello"
+    config.write_text("job_servers: [{host: localhost, tls: {ca: 5}}]\n")
+    with pytest.raises(ConfigError, match="job_servers"):
+        Client.from_config(config)

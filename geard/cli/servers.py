@@ -88,7 +88,7 @@ def chosen(ctx: click.Context) -> tuple[JobServer, ...]:
         path = config_path or config.default_path()
     except ConfigError:  # there is none, and none was named
         return LOCAL
-    return _job_servers_in(path)
+    return config.load_job_servers(path)
 
 
 def wait_for_server(servers: Sequence[JobServer], seconds: float) -> None:
@@ -103,18 +103,6 @@ def wait_for_server(servers: Sequence[JobServer], seconds: float) -> None:
             return
         except ConnectionLost:
             time.sleep(min(RETRY_SECONDS, max(deadline - time.monotonic(), 0)))
-
-
-def _job_servers_in(path: str) -> tuple[JobServer, ...]:
-    """The job servers of a config file, whatever else the daemon would find wrong in it: a secret in an environment
-    variable of its unit, say, is not ours to have. Raises ConfigError."""
-    source = config.examine_config(path)
-    problems = source.problems
-    if "job_servers" in source.places:
-        problems = tuple(problem for problem in problems if problem.key.startswith("job_servers"))
-    if problems:
-        raise ConfigError(problems)
-    return source.config.job_servers
 
 
 @dataclass

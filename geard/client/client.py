@@ -10,9 +10,10 @@ the next call connects again.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Literal, TypeVar, overload
+from typing import Any, Final, Literal, Self, TypeVar, overload
 
 from geard.client import bulk, requests
 from geard.client.conversation import Conversation
@@ -69,6 +70,13 @@ class Client:
             options=["exceptions"] if exceptions else [],
             answer_timeout_seconds=answer_timeout_seconds,
         )
+
+    @classmethod
+    def from_config(cls, path: str | os.PathLike[str], **options: Any) -> Self:
+        """A client of the `job_servers` of a config file, TLS and all; `options` are the constructor's. ConfigError."""
+        from geard.config import load_job_servers
+
+        return cls(load_job_servers(path), **options)
 
     def __repr__(self) -> str:
         return f"<Client {self._conversation.state}>"

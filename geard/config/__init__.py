@@ -11,9 +11,25 @@ from geard.config.model import Capability, Config, JobServer, Logging, Tls
 from geard.config.units import format_duration, format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
-    from geard.config.load import Source, config_from, default_path, examine_config, load_config, read_config
+    from geard.config.load import (
+        Source,
+        config_from,
+        default_path,
+        examine_config,
+        load_config,
+        load_job_servers,
+        read_config,
+    )
 
-_LOADED_LATER = {"Source", "config_from", "default_path", "examine_config", "load_config", "read_config"}
+_LOADED_LATER = {
+    "Source",
+    "config_from",
+    "default_path",
+    "examine_config",
+    "load_config",
+    "load_job_servers",
+    "read_config",
+}
 
 __all__ = [
     "Capability",
@@ -28,6 +44,7 @@ __all__ = [
     "format_duration",
     "format_size",
     "load_config",
+    "load_job_servers",
     "parse_address",
     "parse_duration",
     "parse_size",

@@ -13,7 +13,7 @@ from typing import Any, Final
 from geard.config.document import Document
 from geard.config.filled import NOTHING_FILLED, Filled
 from geard.config.keys import config as parse_config
-from geard.config.model import Config
+from geard.config.model import Config, JobServer
 from geard.config.problems import UNUSABLE, At, Problems
 from geard.errors import ConfigError, Problem, most
 
@@ -73,6 +73,18 @@ def examine_config(path: str | os.PathLike[str], environ: Mapping[str, str] = os
     config, problems = _validate(document.data, document.filled)
     source = Source(file, config, (), document.places, document.filled)
     return source.with_problems([*document.problems, *problems])
+
+
+def load_job_servers(path: str | os.PathLike[str]) -> tuple[JobServer, ...]:
+    """The job servers of a config file, whatever else the daemon would find wrong in it: a secret in an environment
+    variable of its unit, say, is not ours to have. Raises ConfigError."""
+    source = examine_config(path)
+    problems = source.problems
+    if "job_servers" in source.places:
+        problems = tuple(problem for problem in problems if problem.key.startswith("job_servers"))
+    if problems:
+        raise ConfigError(problems)
+    return source.config.job_servers
 
 
 def config_from(data: Mapping[str, Any]) -> Config:
