@@ -52,7 +52,8 @@ class Suspects(Struct, frozen=True, tag=True):
 class Start(Struct, frozen=True, tag=True):
     """To a new child: what it is and what it runs. `capabilities` of the config are those of this process only.
 
-    `presence` is the inherited descriptor of the shared memory of geard/presence.py, with the child's `seat` in it."""
+    `presence` is the inherited descriptor of the shared memory of geard/presence.py, with the child's `seat` in it.
+    `sharers`: so many processes, this one included, share each `rate`."""
 
     config: Config
     number: int
@@ -62,6 +63,7 @@ class Start(Struct, frozen=True, tag=True):
     seat: int | None = None
     suspects: tuple[Suspect, ...] = ()
     dead_letters: str = ""  # the Unix socket of the process that keeps them
+    sharers: int = 1
     version: str = __version__  # of the supervisor
     protocol: int = PROTOCOL
 
@@ -79,6 +81,12 @@ class Drain(Struct, frozen=True, tag=True):
     A later Drain may shorten the deadline of an earlier one, never lengthen it: 0 means at once."""
 
     timeout_seconds: float | None = None
+
+
+class Sharers(Struct, frozen=True, tag=True):
+    """So many processes, the one that is told included, share each `rate` from now on."""
+
+    count: int
 
 
 class DumpStacks(Struct, frozen=True, tag=True):
@@ -195,7 +203,7 @@ def how_it_ended(status: int) -> str:
         return f"was killed by signal {-status}"
 
 
-ToChild = Start | Drain | DumpStacks | ReopenLog | ListJobs | ShowStack | Suspects
+ToChild = Start | Drain | Sharers | DumpStacks | ReopenLog | ListJobs | ShowStack | Suspects
 FromChild = Ready | CannotStart | Heartbeat | Jobs | Stack | Blocked | OverMemory | Drained | Suspects
 
 _encoder = msgspec.json.Encoder()

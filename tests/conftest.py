@@ -23,6 +23,13 @@ def gearmand() -> Iterator[JobServerProcess]:
         yield server
 
 
+@pytest.fixture
+def embedded() -> Iterator[JobServerProcess]:
+    """An embedded job server of its own for this test."""
+    with Embedded() as server:
+        yield server
+
+
 @pytest.fixture(params=list(SERVERS))
 def job_server(request: pytest.FixtureRequest) -> Iterator[JobServerProcess]:
     """Each job server there is, in turn: what is tested on one holds on the other."""

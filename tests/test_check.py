@@ -53,7 +53,7 @@ capabilities:
   backwards: {function: "app:reverse", encoding: bytes, timeout: 90, greenlets_per_server: 4, processes: 3}
   progress: {function: app.progress, encoding: json, thread: true}
   later: app.later
-  pieces: app.pieces
+  pieces: {function: app.pieces, rate: 50/s+200}
 """)
     done = check()
     assert done.returncode == exits.DONE, done.stderr
@@ -62,18 +62,18 @@ capabilities:
         == """\
 geard.yaml can run.
 Job servers: one.example.com:4730, two.example.com:4731 with TLS
-In common: 2 worker processes with 20 greenlets per job server: 80 jobs at a time
+In common: 2 worker processes with 40 greenlets per job server: 160 jobs at a time
 backwards: 3 worker processes with 4 greenlets per job server: 24 jobs at a time
-Together: 5 worker processes: 104 jobs at a time, 80 of them in native threads
+Together: 5 worker processes: 184 jobs at a time, 80 of them in native threads
 On start: app.start
 
-CAPABILITY  FUNCTION      CALLED AS                                          ENCODING  TIMEOUT  GREENLETS  PROCESSES
-reverse     app.reverse   function(workload)                                 utf-8     -        (20)       (2)
-backwards   app:reverse   function(workload)                                 bytes     1m30s    4          3
-progress    app.progress  function(job, workload), a generator, in a thread  json      -        (20)       (2)
-later       app.later     async function(workload)                           utf-8     -        (20)       (2)
-pieces      app.pieces    async function(job, workload), a generator         utf-8     -        (20)       (2)
-"""
+CAPABILITY  FUNCTION      CALLED AS                                          ENCODING  TIMEOUT  RATE      GREENLETS  PROCESSES
+reverse     app.reverse   function(workload)                                 utf-8     -        -         (20)       (2)
+backwards   app:reverse   function(workload)                                 bytes     1m30s    -         4          3
+progress    app.progress  function(job, workload), a generator, in a thread  json      -        -         (20)       (2)
+later       app.later     async function(workload)                           utf-8     -        -         (20)       (2)
+pieces      app.pieces    async function(job, workload), a generator         utf-8     -        50/s+200  20         (2)
+"""  # noqa: E501
     )
     assert done.stderr == "printed while imported\nwritten while imported\n"
 

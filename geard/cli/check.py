@@ -13,6 +13,7 @@ from geard.cli.answers import aligned
 from geard.cli.output import say
 from geard.cli.schedules import upcoming
 from geard.config import Capability, Config, default_path, examine_config, format_duration
+from geard.config.units import format_rate
 from geard.findings import Served
 from geard.supervisor.decisions import process_groups
 from geard.supervisor.imports import import_capabilities
@@ -23,6 +24,7 @@ HEADER: Final[tuple[str, ...]] = (
     "CALLED AS",
     "ENCODING",
     "TIMEOUT",
+    "RATE",
     "GREENLETS",
     "PROCESSES",
 )
@@ -98,10 +100,10 @@ def workforce(config: Config) -> list[str]:
 def per_server(config: Config) -> tuple[int, int]:
     """The greenlets that a worker process of this config has for each job server, and how many of them may be in a
     native thread at once: those that serve a capability with `thread`."""
-    own = [one for one in config.capabilities.values() if one.greenlets_per_server is not None]
-    sharing = [one for one in config.capabilities.values() if one.greenlets_per_server is None]
-    greenlets = sum(one.greenlets_per_server or 0 for one in own)
-    threads = sum(one.greenlets_per_server or 0 for one in own if one.thread)
+    own = [one for one in config.capabilities.values() if one.has_own_channel]
+    sharing = [one for one in config.capabilities.values() if not one.has_own_channel]
+    greenlets = sum(one.greenlets_per_server or config.greenlets_per_server for one in own)
+    threads = sum(one.greenlets_per_server or config.greenlets_per_server for one in own if one.thread)
     if sharing:
         greenlets += config.greenlets_per_server
         threads += config.greenlets_per_server if any(one.thread for one in sharing) else 0
@@ -110,14 +112,15 @@ def per_server(config: Config) -> tuple[int, int]:
 
 def row(config: Config, served: Served, capability: Capability) -> tuple[str, ...]:
     """A capability in the table; what it shares with the others is in brackets."""
-    timeout = capability.timeout_seconds
+    timeout, greenlets = capability.timeout_seconds, capability.greenlets_per_server or config.greenlets_per_server
     return (
         served.name,
         capability.function,
         served.convention + (", in a thread" if capability.thread else ""),
         served.encoding,
         "-" if timeout is None else format_duration(timeout),
-        str(capability.greenlets_per_server or f"({config.greenlets_per_server})"),
+        "-" if capability.rate is None else format_rate(capability.rate),
+        str(greenlets) if capability.has_own_channel else f"({greenlets})",
         str(capability.processes or f"({config.processes})"),
     )
 

@@ -22,7 +22,7 @@ from geard.config.model import (
     Tls,
 )
 from geard.config.monitor import monitor
-from geard.config.policies import check_dead_letters, check_retry, exceptions, wait
+from geard.config.policies import check_dead_letters, check_retry, exceptions, rate, wait
 from geard.config.problems import At, Refused, describe
 from geard.config.records import Check, Key, list_of, record, usable
 from geard.config.schedules import check_when, check_workloads, cron, every, timezone
@@ -185,6 +185,7 @@ CAPABILITY_KEYS: Final = {
     "greenlets_per_server": Key(greenlets),
     "processes": Key(processes),
     "thread": Key(boolean),
+    "rate": Key(rate),
     "retry": Key(retry),
     "dead_letter": Key(boolean),
     "middleware": Key(middleware),

@@ -46,6 +46,19 @@ class Wait(NamedTuple):
     most_seconds: float
 
 
+class Rate(NamedTuple):
+    """How many jobs are taken in a period, by all worker processes of the daemon together."""
+
+    jobs: int
+    period_seconds: int
+    burst: int = 0  # so many more at once, after a time in which fewer came
+
+    @property
+    def per_second(self) -> float:
+        """Jobs a second."""
+        return self.jobs / self.period_seconds
+
+
 class Retry(Struct, frozen=True):
     """When a job that failed runs again. `on` and `not_on` are dotted paths of exceptions, built-in ones by their
     names; not_on wins."""
@@ -67,9 +80,15 @@ class Capability(Struct, frozen=True):
     greenlets_per_server: int | None = None  # None: it shares the others' greenlets; else a channel of its own
     processes: int | None = None  # None: it runs in the common worker processes; else in so many of its own
     thread: bool = False  # run in a native thread: for C code that blocks without yielding
+    rate: Rate | None = None  # None: as fast as they can be run; else on a channel of its own
     retry: Retry | None = None  # None: a job that failed has failed
     dead_letter: bool = False  # one that failed for good is kept in the file of dead letters
     middleware: tuple[Any, ...] = ()  # dotted paths (in a program, callables) of code around it, within the config's
+
+    @property
+    def has_own_channel(self) -> bool:
+        """Whether it shares no connections and greenlets with others."""
+        return self.greenlets_per_server is not None or self.rate is not None
 
 
 class Schedule(Struct, frozen=True, kw_only=True):

@@ -1,14 +1,16 @@
-"""The kinds of value that say what happens to a job that failed: waits, exceptions, and what goes together."""
+"""The kinds of value that say how fast jobs are taken and what happens to one that failed: rates, waits, exceptions,
+and what goes together."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from geard.config.model import Config, Retry, Wait
+from geard.config.model import Config, Rate, Retry, Wait
 from geard.config.problems import At, Refused
 from geard.config.records import list_of
-from geard.config.units import format_duration
+from geard.config.units import RATE_EXPECTED, format_duration, parse_rate
 from geard.config.values import duration, refuse
+from geard.errors import InvalidRequest
 
 WAIT_EXPECTED: Final = "two durations such as 2s..1h, between which the wait grows; or one, for a wait that does not"
 EXCEPTION_EXPECTED: Final = "an exception by its name, such as OSError or smtplib.SMTPException"
@@ -30,6 +32,17 @@ def wait(value: Any, at: At) -> Wait:
         longer, shorter = format_duration(found.least_seconds), format_duration(found.most_seconds)
         raise Refused(f"begins with {longer}, which is longer than {shorter}", expected=WAIT_EXPECTED)
     return found
+
+
+def rate(value: Any, at: At) -> Rate:
+    """`50/s`, `10/m`, `100/h`, `50/s+200`."""
+    if not isinstance(value, str):
+        per_second = isinstance(value, int) and not isinstance(value, bool)
+        raise refuse(value, RATE_EXPECTED, at, "say of which time, such as 50/s" if per_second else "")
+    try:
+        return parse_rate(value)
+    except InvalidRequest:
+        raise refuse(value, RATE_EXPECTED, at) from None
 
 
 def exception(value: Any, at: At) -> str:

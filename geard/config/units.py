@@ -6,14 +6,19 @@ import math
 import re
 from typing import Final
 
+from geard.config.model import Rate
 from geard.errors import InvalidRequest
 
 DURATION_EXPECTED: Final = "a duration such as 30s, 5m, 1h30m or 250ms (a bare number is seconds)"
 SIZE_EXPECTED: Final = "a size such as 512K, 64M or 2G (a bare number is bytes)"
 
+RATE_EXPECTED: Final = "a whole number of jobs a second, minute or hour, such as 50/s, 10/m or 100/h, or 50/s+200"
+
 _NUMBER: Final = r"\d+(?:\.\d+)?"
 _DURATION_UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}  # as they follow each other
 _DURATION: Final = re.compile("".join(rf"(?:({_NUMBER}){unit}(?![a-z]))?" for unit in _DURATION_UNITS), re.ASCII)
+_RATE_PERIODS: Final = {"s": 1, "m": 60, "h": 3600}
+_RATE: Final = re.compile(r"(\d{1,9})/([smh])(?:\+(\d{1,9}))?", re.ASCII)
 _SIZE_UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 _SIZE: Final = re.compile(rf"({_NUMBER})(?:([KMG])(?:iB)?)?", re.ASCII)
 
@@ -45,6 +50,20 @@ def format_duration(seconds: float) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
+
+
+def parse_rate(text: str) -> Rate:
+    """`50/s`, or with what may come at once beyond: `50/s+200`. Raises InvalidRequest when `text` is not a rate."""
+    match = _RATE.fullmatch(text)
+    if not match or not int(match[1]):
+        raise InvalidRequest(f"{text[:40]!r} is not {RATE_EXPECTED}")
+    return Rate(int(match[1]), _RATE_PERIODS[match[2]], int(match[3] or 0))
+
+
+def format_rate(rate: Rate) -> str:
+    """As parse_rate reads it."""
+    period = next((unit for unit, seconds in _RATE_PERIODS.items() if seconds == rate.period_seconds), None)
+    return f"{rate.jobs}/{period or format_duration(rate.period_seconds)}" + (f"+{rate.burst}" if rate.burst else "")
 
 
 def parse_size(text: str) -> int:

@@ -100,6 +100,7 @@ class Child:
         self.kill_at: float | None = start_by
         self.kill_reason = "it did not become ready in time"
         self.killed = False
+        self.sharers = 1  # of a rate, itself included, when it was started
         self.excused = False  # its end is no sign that one of its jobs killed it
         self.seat: Seat | None = None  # in the memory where it notes its jobs
         self._stacks_asked = False

@@ -239,6 +239,7 @@ class Daemon:
             seat=child.seat.number if child.seat else None,
             suspects=tuple(self._supervisor.suspects),
             dead_letters=self._companions.dead_letters_address if config.dead_letters else "",
+            sharers=child.sharers,
         )
         try:
             child.process = WorkerProcess(start, self._heard(child), self._ended(child))

@@ -19,7 +19,7 @@ from typing import Final
 from geard.config.load import Source, by_place
 from geard.config.model import Config
 from geard.errors import Problem
-from geard.messages import CannotStart, FromChild, OverMemory, Ready, ToChild, how_it_ended
+from geard.messages import CannotStart, FromChild, OverMemory, Ready, Sharers, ToChild, how_it_ended
 from geard.supervisor.answers import GenerationView
 from geard.supervisor.child import Child, Phase
 from geard.supervisor.decisions import (
@@ -167,12 +167,14 @@ class Generation:
         if by > 0:
             slot = self._add_slot(common[0].group)
             slot.was_ready = True  # it is no part of the start
+            self._tell_sharers(slot.group)
             slot.serving = self._start_child(slot, now)
             return True
         slot = common[-1]
         self.slots.remove(slot)
         for child in filter(None, (slot.serving, slot.replacement)):
             self._leave(child, now)
+        self._tell_sharers(slot.group)
         return True
 
     def replace(self, child: Child, now: float) -> bool:
@@ -194,6 +196,16 @@ class Generation:
         """For `geard ps`."""
         return GenerationView(self.number, self.state.value, tuple(child.view(now) for child in self.children))
 
+    def _sharers(self, group: ProcessGroup) -> int:
+        return sum(slot.group.name == group.name for slot in self.slots)
+
+    def _tell_sharers(self, group: ProcessGroup) -> None:
+        """The processes of this group have become more, or fewer."""
+        for slot in self.slots:
+            if slot.group.name == group.name:
+                for child in filter(None, (slot.serving, slot.replacement)):
+                    child.send(Sharers(self._sharers(group)))
+
     def _add_slot(self, group: ProcessGroup) -> Slot:
         used = {slot.number for slot in self.slots}
         slot = Slot(next(n for n in range(1, len(used) + 2) if n not in used), group)
@@ -203,6 +215,7 @@ class Generation:
     def _start_child(self, slot: Slot, now: float) -> Child | None:
         start_by = now + START_TIMEOUT_SECONDS
         child = Child(slot.number, self.number, slot.group, jitter=self.jitter(), now=now, start_by=start_by)
+        child.sharers = self._sharers(slot.group)
         try:
             self.spawn(child)
         except OSError as error:

@@ -208,11 +208,14 @@ class Channel:
     def write(self) -> None:
         """The writer's whole life: flush once per turn of the loop in which there is something to send."""
         while not self.drained.is_set():
-            self._write_due.wait()
+            self._wait_to_write()
             self._write_due.clear()
             session = self._session
             if session:
                 session.flush()
+
+    def _wait_to_write(self) -> None:
+        self._write_due.wait()
 
     def _wake_writer(self) -> None:
         if not self._write_due.is_set():

@@ -28,10 +28,12 @@ from geard.errors import ConfigError, GeardError, JobTimeout, Problem
 from geard.messages import RunningJob
 from geard.printable import printable
 from geard.worker.aftermath import Aftermath
+from geard.worker.bucket import TokenBucket
 from geard.worker.capability import BoundCapability, Runtime, resolve_all
 from geard.worker.channel import Breath, Channel
 from geard.worker.job import Job
 from geard.worker.middleware import Begin, Invoke
+from geard.worker.paced import Pace, PacedChannel
 from geard.worker.run import about, label, run
 from geard.worker.tally import Tally
 
@@ -115,8 +117,11 @@ class WorkerPool:
         runtime: Runtime = THREADS,
         verbose: bool = False,
         keep: Callable[[DeadLetter], None] | None = None,
+        sharers: int = 1,
+        place: int = 0,
     ) -> None:
-        """`keep` keeps a dead letter; without it they are written to the config's file from here."""
+        """`keep` keeps a dead letter; without it they are written to the config's file from here. `sharers` pools share
+        each `rate`, of which this is the one with number `place`."""
         capabilities, problems = resolve_all(config)
         if problems or not capabilities:
             raise ConfigError(problems or [_no_capabilities()])
@@ -134,6 +139,11 @@ class WorkerPool:
         self._started = False
         self._breath = Breath()
         self.tally = Tally(keep_workloads=config.keep_workloads)
+        self._paces = {
+            capability.name: Pace(TokenBucket(rate, time.monotonic, sharers=sharers, place=place))
+            for capability in capabilities
+            if (rate := capability.spec.rate)
+        }
         self.channels = [
             self._channel(server, group, greenlets)
             for server in config.job_servers
@@ -141,7 +151,8 @@ class WorkerPool:
         ]
 
     def _channel(self, server: JobServer, group: list[BoundCapability], greenlets: int) -> Channel:
-        return Channel(
+        pace = self._paces.get(group[0].name)  # then it is alone in its group
+        return (partial(PacedChannel, pace=pace) if pace else Channel)(
             server,
             {capability.raw_name: capability for capability in group},
             greenlets=greenlets,
@@ -222,6 +233,11 @@ class WorkerPool:
         now = time.monotonic()
         return [snapshot(job, now) for channel in self.channels for job in channel.abandon()]
 
+    def share(self, sharers: int) -> None:
+        """So many pools share each `rate` from now on."""
+        for pace in self._paces.values():
+            pace.bucket.share(sharers)
+
     def _stop_clocks(self) -> None:
         self._stopped.set()
         parked = self.aftermath.close()
@@ -273,9 +289,9 @@ class WorkerPool:
 def channel_groups(
     capabilities: list[BoundCapability], greenlets_per_server: int
 ) -> list[tuple[list[BoundCapability], int]]:
-    """Which capabilities share a channel: those with a number of greenlets of their own have one to themselves."""
-    common = [capability for capability in capabilities if capability.spec.greenlets_per_server is None]
-    own = [([c], c.spec.greenlets_per_server) for c in capabilities if c.spec.greenlets_per_server is not None]
+    """Which capabilities share a channel: those with a rate or greenlets of their own have one to themselves."""
+    common = [capability for capability in capabilities if not capability.spec.has_own_channel]
+    own = [([c], c.spec.greenlets_per_server or greenlets_per_server) for c in capabilities if c.spec.has_own_channel]
     return [*([(common, greenlets_per_server)] if common else []), *own]
 
 

@@ -46,6 +46,7 @@ from geard.messages import (
     OverMemory,
     Ready,
     ReopenLog,
+    Sharers,
     ShowStack,
     Stack,
     Start,
@@ -186,6 +187,9 @@ class WorkerProcess:
     def _drain_asked(self, message: Drain) -> None:
         self.drain(message.timeout_seconds)
 
+    def _sharers_told(self, message: Sharers) -> None:
+        self._pool.share(message.count)
+
     def _suspects_told(self, message: Suspects) -> None:
         self._apart.told(message.suspects)
 
@@ -265,6 +269,7 @@ _HANDLERS: Final[dict[type, Callable[[WorkerProcess, messages.ToChild], None]]] 
     ReopenLog: WorkerProcess._reopen_log,  # type: ignore[dict-item]
     ListJobs: WorkerProcess._list_jobs,  # type: ignore[dict-item]
     ShowStack: WorkerProcess._show_stack,  # type: ignore[dict-item]
+    Sharers: WorkerProcess._sharers_told,  # type: ignore[dict-item]
     Suspects: WorkerProcess._suspects_told,  # type: ignore[dict-item]
 }
 
@@ -302,6 +307,8 @@ def make_pool(start: Start) -> WorkerPool:
             runtime=runtime(_native_threads(config)),
             verbose=start.verbose,
             keep=partial(link.keep, start.dead_letters) if start.dead_letters else None,
+            sharers=start.sharers,
+            place=start.number,
         )
     except ConfigError as error:
         problems += error.problems
