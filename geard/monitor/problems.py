@@ -42,7 +42,7 @@ def findings(
     found = [
         *(finding for daemon in daemons for finding in _daemon(daemon, several=len(daemons) > 1)),
         *_servers(job_servers),
-        *_queues(queues, functions, grows),
+        *_queues(queues, functions, job_servers, grows),
         *_functions(functions),
     ]
     found.sort(key=lambda finding: finding.level != "bad")
@@ -90,21 +90,40 @@ def _servers(job_servers: Sequence[JobServerView]) -> Iterator[Finding]:
             yield Finding("bad", "server", text, printable(view.error), "servers")
 
 
+def _wait(count: int) -> str:
+    """`1 job waits`, `2 jobs wait`."""
+    return "1 job waits" if count == 1 else f"{count:,} jobs wait"
+
+
+def _unserved(name: str, job_servers: Sequence[JobServerView]) -> list[JobServerView]:
+    """The job servers where jobs wait for this function and no worker could take them."""
+    found = [(view, view.queues[name]) for view in job_servers if view.up and name in view.queues]
+    return [view for view, queue in found if queue.waiting and not queue.workers]
+
+
 def _queues(
-    queues: Mapping[str, Queue], functions: Mapping[str, FunctionStats], grows: Callable[[str], bool]
+    queues: Mapping[str, Queue],
+    functions: Mapping[str, FunctionStats],
+    job_servers: Sequence[JobServerView],
+    grows: Callable[[str], bool],
 ) -> Iterator[Finding]:
     for name, queue in sorted(queues.items(), key=lambda item: -item[1].waiting):
         if not queue.waiting:
             return
-        jobs = f"{queue.waiting:,} job{'' if queue.waiting == 1 else 's'}"
+        shown = printable(name)
         if not queue.workers:
-            waits = "wait" if queue.waiting != 1 else "waits"
-            text = f"{jobs} {waits} for {printable(name)}, which no worker anywhere serves"
+            text = f"{_wait(queue.waiting)} for {shown}, which no worker anywhere serves"
             known = name in functions and functions[name].served
             hint = "it is in this config: are its worker processes connected?" if known else "is it in a config?"
             yield Finding("bad", "unserved", text, hint, "function", name)
+        elif stuck := _unserved(name, job_servers):
+            count = sum(view.queues[name].waiting for view in stuck)
+            where = ", ".join(view.name for view in stuck)
+            text = f"{_wait(count)} for {shown} on {where}, where no worker serves it"
+            hint = "do its worker processes connect to each job server?"
+            yield Finding("bad", "unserved", text, hint, "function", name)
         elif grows(name):
-            text = f"the queue of {printable(name)} has been growing for five minutes: {jobs} wait"
+            text = f"the queue of {shown} has been growing for five minutes: {_wait(queue.waiting)}"
             yield Finding("warn", "growing", text, "it needs more greenlets, processes or machines", "function", name)
 
 

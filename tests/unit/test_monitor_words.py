@@ -74,6 +74,12 @@ def said(
         ),
         (lambda: said(queues={"mail": SERVED}), []),
         (
+            lambda: said(
+                servers=(JobServerView("a:4730", up=True, queues={"mail": NO_WORKER}), UP), queues={"mail": SERVED}
+            ),
+            ["bad unserved: 3 jobs wait for mail on a:4730, where no worker serves it"],
+        ),
+        (
             lambda: said(queues={"mail": SERVED}, growing="mail"),
             ["warn growing: the queue of mail has been growing for five minutes: 30 jobs wait"],
         ),
