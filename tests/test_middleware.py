@@ -11,6 +11,7 @@ import pytest
 
 from geard import Capability, Client, Config, config_from, exits
 from geard.client import Event, Warning  # noqa: A004
+from geard.config.model import Retry
 from geard.errors import JobException
 from geard.worker.capability import resolve_all
 from tests.support import around
@@ -29,6 +30,11 @@ CAPABILITIES = {
     "awaited": Capability(f"{HERE}.later", middleware=(f"{HERE}.awaiting",)),
     "fails": Capability(f"{HERE}.fails", middleware=(f"{HERE}.saw",)),
     "caught": Capability(f"{HERE}.fails", middleware=(f"{HERE}.instead",)),
+    "follow": Capability(f"{HERE}.follow"),
+    "follow_in_thread": Capability(f"{HERE}.follow", thread=True),
+    "follow_later": Capability(f"{HERE}.follow_later"),
+    "follow_in_fork": Capability(f"{HERE}.follow_in_fork"),
+    "will_retry": Capability(f"{HERE}.will_retry", retry=Retry(times=1, on=("OSError",))),
     "slow": Capability(f"{HERE}.slow", middleware=(f"{HERE}.saw",), timeout_seconds=0.05),
     "slow_later": Capability(f"{HERE}.slow_later", middleware=(f"{HERE}.saw",), timeout_seconds=0.05),
 }
@@ -77,6 +83,19 @@ def test_middleware_sees_a_time_limit_as_a_timeout(pool: Pool, client: Client, f
         client.run(function, "", timeout=DEADLINE_SECONDS, on_event=seen.append)
     if pool.mode == "process" or function == "slow_later":  # a thread cannot be interrupted
         assert seen == [Warning(f"JobTimeout: {function} ran longer than its timeout of 0.05 s")]
+
+
+@pytest.mark.parametrize("function", ["follow", "follow_in_thread", "follow_later", "follow_in_fork"])
+def test_jobs_submit_further_ones_with_the_client_of_the_process(pool: Pool, client: Client, function: str) -> None:
+    if pool.mode == "threads" and function == "follow_in_fork":
+        return  # a process with threads is not to be forked
+    result = "outer(inner(follow(outer(inner(hi in inner of plain)))))"
+    assert list(client.map(function, ["hi"] * 3, concurrency=2)) == [result] * 3
+
+
+def test_middleware_can_know_whether_a_job_will_run_again(client: Client) -> None:
+    result = client.run("will_retry", "", timeout=DEADLINE_SECONDS)
+    assert result == "outer(inner(False True False False))"
 
 
 def test_without_middleware_nothing_is_around_a_function() -> None:

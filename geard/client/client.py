@@ -65,11 +65,16 @@ class Client:
         if not parsed:
             raise InvalidRequest("a client needs at least one job server")
         self._codec = codec_for(encoding, "workload")
-        self._conversation = Conversation(
-            Servers(parsed, connect_timeout_seconds, max_packet_bytes),
-            options=["exceptions"] if exceptions else [],
-            answer_timeout_seconds=answer_timeout_seconds,
-        )
+
+        def converse() -> Conversation:
+            return Conversation(
+                Servers(parsed, connect_timeout_seconds, max_packet_bytes),
+                options=["exceptions"] if exceptions else [],
+                answer_timeout_seconds=answer_timeout_seconds,
+            )
+
+        self._converse = converse
+        self._only = converse()
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str], **options: Any) -> Self:
@@ -293,6 +298,10 @@ class Client:
         self._conversation.keep_option(name)
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    @property
+    def _conversation(self) -> Conversation:
+        return self._only
 
     def _codec_for(self, encoding: str | None) -> Codec:
         return self._codec if encoding is None else codec_for(encoding, "workload")

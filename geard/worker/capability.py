@@ -8,7 +8,7 @@ capability is told as a Problem and does not hide what is wrong with the next.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from types import GeneratorType
@@ -22,7 +22,10 @@ from geard.worker.importing import import_path, is_asynchronous, path_of
 from geard.worker.middleware import Begin, Invoke, Layers, layers_of, resolve, resolve_common
 from geard.worker.policy import policy_of
 
-if TYPE_CHECKING:  # a job knows its capability; a capability only calls with a job
+if TYPE_CHECKING:
+    from geard.client import Client  # loaded for those who use it
+
+    # A job knows its capability; a capability only calls with a job
     from geard.worker.job import Job
 
 BEHIND_SECONDS: Final = 0.01
@@ -40,6 +43,8 @@ class Runtime:
     limit: Callable[[Job, float], AbstractContextManager[object]]
     in_thread: Callable[[Invoke, Job], Any]
     in_loop: Callable[[Begin, Job, float | None], Any]
+    whose: Callable[[], Hashable] = lambda: None
+    """Which of those that may not share a connection the caller belongs to."""
     meaning: Callable[[BaseException, Job, float], BaseException] = lambda error, job, seconds: error
     """What a function within a limit has raised: JobTimeout for whatever the limit interrupted it with."""
 
@@ -52,6 +57,7 @@ class BoundCapability:
         "add_wait",
         "after_failure",
         "asynchronous",
+        "client",
         "codec",
         "counter",
         "function",
@@ -88,6 +94,8 @@ class BoundCapability:
         self.policy = policy_of(spec)
         self.after_failure: Callable[[Job, BaseException], bool] | None = None
         """Decides what becomes of a job that failed, and whether it will run again; None: it has failed."""
+        self.client: Callable[[], Client] | None = None
+        """Gives the client of the process for its jobs; None where there is none."""
         self.quick = False  # its last run left the loop to others within a millisecond; kept by the channel
 
     def __repr__(self) -> str:

@@ -93,7 +93,7 @@ def runtime(native_threads: int) -> Runtime:
             made.append(coroutines())
         return made[0].run(begin, job, lambda: late_text(job, seconds or 0.0), seconds)
 
-    return Runtime(limit=Interrupt, in_thread=in_thread, in_loop=in_loop, meaning=meaning)
+    return Runtime(limit=Interrupt, in_thread=in_thread, in_loop=in_loop, meaning=meaning, whose=gevent.get_hub)
 
 
 def coroutines() -> Coroutines:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from geard.errors import InvalidRequest
 from geard.printable import printable
@@ -18,7 +18,11 @@ from geard.protocol import Command, Packet, request
 from geard.worker import attempts
 from geard.worker.attempts import Attempt
 from geard.worker.capability import BoundCapability
+from geard.worker.policy import Again, decide
 from geard.worker.session import Session
+
+if TYPE_CHECKING:
+    from geard.client import Client  # loaded for those who use it
 
 log = logging.getLogger("geard.worker")
 
@@ -93,6 +97,25 @@ class Job:
         """Whether it will not run again if this fails."""
         policy = self.capability.policy
         return policy is None or self.attempt >= policy.most_attempts
+
+    def will_retry(self, error: BaseException) -> bool:
+        """Whether it will run again if this is what it ends with: for middleware, which sees the error first.
+
+        What cannot be known yet is taken for granted: that there is room to wait, and that no client has data of it."""
+        policy = self.capability.policy
+        return policy is not None and isinstance(decide(policy, self.attempt, error, lambda: 0.0), Again)
+
+    @property
+    def client(self) -> Client:
+        """The client of the process, to all job servers of its config, with the config's encoding; for further jobs:
+        `job.client.submit_background("thumbnail", path)`. Closed when the process has no job any more.
+
+        Calls block the greenlet or thread. In a coroutine: `await asyncio.to_thread(job.client.run, "f", "x")`.
+        Raises InvalidRequest where the job came by none of geard's workers."""
+        client = self.capability.client
+        if client is None:
+            raise InvalidRequest(f"{self.function} {self.handle} has no client: it is not run by a worker")
+        return client()
 
     @property
     def function(self) -> str:

@@ -39,6 +39,7 @@ from geard.worker.tally import Tally
 
 if TYPE_CHECKING:
     from geard.worker.coroutines import Coroutines
+    from geard.worker.process_client import ProcessClient
 
 log = logging.getLogger("geard.worker")
 
@@ -129,8 +130,11 @@ class WorkerPool:
             capability.prepare(runtime)
         self.aftermath = Aftermath(keep or keeper_of(config))
         for capability in capabilities:
+            capability.client = self._client
             if capability.policy:
                 capability.after_failure = partial(self.aftermath.after, capability.policy)
+        self._clients: dict[str, ProcessClient] = {}  # one, made for the first job that uses it
+        self._whose = runtime.whose
         self.config = config
         self.capabilities = capabilities
         self._spawn = spawn
@@ -161,6 +165,24 @@ class WorkerPool:
             breath=self._breath,
             tally=self.tally,
         )
+
+    def _client(self) -> ProcessClient:
+        from geard.worker.process_client import ProcessClient  # for those who use it
+
+        if not self._clients:  # of two threads at once, one makes it
+            made = ProcessClient(
+                self.config.job_servers,
+                encoding=self.config.encoding,
+                max_packet_bytes=self.config.max_packet_bytes,
+                whose=self._whose,
+            )
+            self._clients.setdefault("", made)
+        return self._clients[""]
+
+    def close_client(self) -> None:
+        """Close the client that jobs share: none runs any more. Safe to call twice."""
+        for client in self._clients.values():
+            client.close()
 
     def __repr__(self) -> str:
         return f"<WorkerPool {self.running}/{self.greenlets} running, {len(self.channels)} channels>"
@@ -250,6 +272,7 @@ class WorkerPool:
         if not self.join(time.monotonic() + self.config.shutdown_timeout_seconds):
             for job in self.abandon():
                 log.warning("abandoned %s after %.1f s", printable(f"{job.function} {job.handle}"), job.seconds)
+        self.close_client()
 
     def jobs(self) -> list[RunningJob]:
         """The jobs in flight."""

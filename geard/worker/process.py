@@ -129,6 +129,7 @@ class WorkerProcess:
         self._send(Drained(time.monotonic() - self._draining_since, finished, tuple(abandoned)))
         if self._start.config.on_stop:
             self._stop(self._start.config.on_stop)
+        self._pool.close_client()
 
     def drain(self, timeout_seconds: float | None) -> None:
         """Grab no more; end when all is done, or after the timeout. A later call may shorten it."""

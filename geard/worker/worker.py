@@ -14,7 +14,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from geard.config import Capability, JobServer, parse_address
 from geard.connection import Connection
@@ -26,6 +26,9 @@ from geard.worker.pool import THREADS, default_client_id
 from geard.worker.run import NO_SUCH_FUNCTION, log_refused, run, too_large
 from geard.worker.session import Session
 from geard.worker.window import GrabWindow
+
+if TYPE_CHECKING:
+    from geard.client import Client  # loaded for those who use it
 
 log = logging.getLogger("geard.worker")
 
@@ -60,6 +63,7 @@ class Worker:
     def __init__(self, connection: Connection, *, encoding: str, max_packet_bytes: int) -> None:
         self._encoding = encoding
         self._capabilities: dict[bytes, BoundCapability] = {}
+        self._client: Client | None = None
         self._packets: deque[Packet] = deque()
         self._session = Session(
             connection,
@@ -105,6 +109,8 @@ class Worker:
     def close(self) -> None:
         """Hang up. A job that was grabbed and not answered goes to another worker."""
         self._session.connection.close()
+        if self._client:
+            self._client.close()
 
     # --- abilities ------------------------------------------------------------------------------------------------
 
@@ -204,8 +210,16 @@ class Worker:
         spec = function if isinstance(function, Capability) else Capability(function)
         capability = bind(name, spec, self._encoding)
         capability.prepare(THREADS)
+        capability.client = self._client_of_jobs
         self._capabilities[capability.raw_name] = capability
         return capability
+
+    def _client_of_jobs(self) -> Client:
+        if self._client is None:
+            from geard.client import Client  # for those who use it
+
+            self._client = Client(self._session.connection.server, encoding=self._encoding)
+        return self._client
 
     def _send(self, command: Command, *fields: bytes) -> None:
         self._session.open([request(command, *fields)])

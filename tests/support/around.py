@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from geard import Job, current_job
+from geard import Fail, Job, current_job
 
 Call = Callable[[], Any]
 around: ContextVar[str] = ContextVar("around", default="nothing")
@@ -101,3 +101,32 @@ def stop_badly() -> None:
 
 def stop_never() -> None:
     threading.Event().wait()
+
+
+def follow(job: Job, workload: str) -> str:
+    """A capability that has others do the work."""
+    assert job.client is job.client
+    job.client.submit_background("plain", "in the background")
+    return f"follow({job.client.run('plain', workload, timeout=60)})"
+
+
+async def follow_later(job: Job, workload: str) -> str:
+    return f"follow({await asyncio.to_thread(job.client.run, 'plain', workload, timeout=60)})"
+
+
+def follow_in_fork(job: Job, workload: str) -> str:
+    """Parent and child use it, both after the parent has."""
+    assert job.client.run("plain", "parent", timeout=60)
+    end, other = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(other, job.client.run("plain", workload, timeout=60).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert job.client.run("plain", "parent", timeout=60)
+    return f"follow({os.read(end, 1000).decode()})"
+
+
+def will_retry(job: Job, workload: str) -> str:
+    errors = [ValueError(), OSError(), KeyboardInterrupt(), Fail()]
+    return " ".join(str(job.will_retry(error)) for error in errors)

@@ -151,6 +151,7 @@ def test_protocol_and_stats_touch_no_socket_clock_or_log() -> None:
             "import geard.supervisor.daemon",
             ["geard.worker", "geard.client", "geard.monitor", "flask"],
         ),
+        ("import geard.worker.process", ["geard.client"]),
         ("import geard.supervisor.imports", ["geard.worker", "gevent"]),
         ("import geard.pytest_plugin", ["geard.testing", "msgspec", "gevent"]),
         ("import geard.testing", ["gevent"]),
