@@ -76,6 +76,7 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
         "printable",
         "supervisor",
     },
+    "contrib": {"client", "worker"},
     "testing": {"errors", "protocol", "codec", "config", "messages", "client", "worker", "jobserver"},
     "pytest_plugin": {"config", "client", "worker", "testing"},
     "examples": {"worker"},
