@@ -12,10 +12,22 @@ from typing import Any
 
 import pytest
 
-from geard import Client, InvalidRequest, InvalidResult, Job, JobException, JobFailed, WorkerPool
+from geard import (
+    Client,
+    Fail,
+    InvalidRequest,
+    InvalidResult,
+    Job,
+    JobException,
+    JobFailed,
+    Reject,
+    Retry,
+    WorkerPool,
+)
 from geard.errors import CapabilityError
 from geard.protocol import Command, request
 from geard.testing import EmbeddedJobServer, Gearmand, call
+from tests.support import around
 from tests.support.servers import GEARMAND, JobServerProcess, need
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -149,6 +161,99 @@ def test_call_shows_packets_of_the_capabilitys_own_making() -> None:
         job.send(request(Command.WORK_WARNING, job.raw_handle, b"by hand"))
 
     assert call(raw, "").warnings == ["by hand"]
+
+
+class Flaky:
+    """Raises these, one at each attempt, then tells which attempt it is."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self._errors = list(errors)
+
+    def __call__(self, job: Job, workload: str) -> str:
+        job.client.submit_background("receipt", workload, unique=f"r-{job.attempt}")
+        if self._errors:
+            raise self._errors.pop(0)
+        return f"{workload} at {job.attempt} of {job.unique}"
+
+
+def test_call_runs_what_failed_again_at_once() -> None:
+    outcome = call(Flaky(OSError(), Retry(after="1h")), "x", unique="u", retry={"times": 3, "wait": "1h..2h"})
+    assert (outcome.attempts, outcome.result, outcome.dead_letter) == (3, "x at 3 of u", None)
+    assert [(one.function, one.workload, one.unique) for one in outcome.submissions] == [
+        ("receipt", "x", f"r-{attempt}") for attempt in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "retry", "attempts", "is_kept"),
+    [
+        (OSError("down"), 1, 2, True),
+        (OSError("down"), {"times": 5, "not_on": ["OSError"]}, 1, True),
+        (Fail("no"), 5, 1, False),
+        (Reject("never"), 5, 1, True),
+        (OSError("down"), None, 1, True),
+    ],
+)
+def test_call_shows_the_dead_letter_of_a_job_that_failed_for_good(
+    error: Exception, retry: Any, attempts: int, is_kept: bool
+) -> None:
+    outcome = call(Flaky(error, error, error), "x", unique="u", retry=retry, dead_letter=True)
+    assert (outcome.failed, outcome.attempts) == (True, attempts)
+    letter = outcome.dead_letter
+    assert (letter is not None) is is_kept
+    if letter:
+        assert (letter.workload, letter.unique, letter.attempts) == (b"x", "u", attempts)
+        assert letter.error == f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_call_takes_a_timeout_for_a_failure(asynchronous: bool) -> None:
+    def slow(job: Job, workload: str) -> str:
+        time.sleep(60 if job.attempt == 1 else 0)
+        return "in time"
+
+    async def slow_later(job: Job, workload: str) -> str:
+        await asyncio.sleep(60 if job.attempt == 1 else 0)
+        return "in time"
+
+    outcome = call(slow_later if asynchronous else slow, timeout=0.2, retry={"times": 5, "on": ["geard.JobTimeout"]})
+    assert outcome.attempts > 1
+    assert outcome.result == "in time"
+
+
+def test_call_does_not_run_again_what_a_client_has_data_of() -> None:
+    def halfway(job: Job, workload: str) -> None:
+        job.data("half")
+        raise OSError("down")
+
+    outcome = call(halfway, retry=5, dead_letter=True)
+    assert (outcome.attempts, outcome.data, outcome.dead_letter is None) == (1, ["half"], False)
+
+
+def test_call_runs_middleware() -> None:
+    outcome = call(around.plain, "x", middleware=[around.outer, f"{around.__name__}.inner"])
+    assert outcome.result == "outer(inner(x in inner of plain))"
+    with pytest.raises(CapabilityError, match="cannot be called with a job and a call"):
+        call(around.plain, "x", middleware=[around.no_call])
+
+
+def test_call_runs_middleware_in_isolation() -> None:
+    outcome = call(around.plain, "x", middleware=[around.outer], isolated=True)
+    assert outcome.result == "outer(x in nothing)"
+    with pytest.raises(InvalidRequest, match="without retry"):
+        call(around.plain, "x", retry=1, isolated=True)
+
+
+def test_what_call_has_no_job_server_for_is_told() -> None:
+    def asks(job: Job, workload: str) -> str:
+        handles = list(job.client.submit_many_background("f", ["a", "b"]))
+        assert len(set(handles)) == 2
+        return str(job.client.run("f", workload))
+
+    outcome = call(asks, "x")
+    assert "there is no job server in geard.testing.call" in (outcome.exception or "")
+    assert [one.workload for one in outcome.submissions] == ["a", "b"]
+    assert "a workload is str, not int" in (call(lambda job, _: job.client.submit_background("f", 1)).exception or "")
 
 
 # --- the plugin ---------------------------------------------------------------------------------------------------

@@ -13,6 +13,13 @@ and needs neither a job server nor a config:
     def test_thumbnail_refuses_a_width_of_nothing():
         assert call("shop.images.thumbnail", {"width": 0}, encoding="json").exception == "ValueError: no width"
 
+With its retries and middleware; what it submits with `job.client` is recorded:
+
+    def test_an_order_is_tried_again_when_the_bank_is_down():
+        outcome = call("shop.orders.pay", "order 7", retry=3, dead_letter=True)
+        assert (outcome.attempts, outcome.dead_letter) == (2, None)
+        assert [submitted.function for submitted in outcome.submissions] == ["receipt"]
+
 As a worker process would run it, patched and in a process of its own, so that a fork or a crash shows in the test:
 
     def test_a_report_is_made_by_a_pool_of_processes():
@@ -29,7 +36,8 @@ the fixtures are made of: EmbeddedJobServer and Gearmand are context managers wi
 """
 
 from geard.jobserver.embedded import EmbeddedJobServer
+from geard.testing.attempts import Submitted
 from geard.testing.call import Outcome, call
 from geard.testing.gearmand import Gearmand
 
-__all__ = ["EmbeddedJobServer", "Gearmand", "Outcome", "call"]
+__all__ = ["EmbeddedJobServer", "Gearmand", "Outcome", "Submitted", "call"]

@@ -9,7 +9,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from geard.client import Status
@@ -17,15 +20,17 @@ from geard.client.reply import Submission
 from geard.client.requests import encoded
 from geard.client.results import Pieces, number, result_of, words
 from geard.codec import Codec, codec_for
-from geard.config import Capability, Config, JobServer
+from geard.config import Capability, Config, JobServer, config_from
+from geard.config.model import Retry
 from geard.errors import CapabilityError, ConfigError, GeardError, InvalidRequest, ProcessKilled
 from geard.messages import Start
 from geard.protocol import REQUEST, Command, Decoder, Packet
+from geard.testing.attempts import Attempts, RecordingClient, Submitted
 from geard.worker.capability import bind
 from geard.worker.isolation import IsolatedProcess, assignment
 from geard.worker.job import Job
+from geard.worker.middleware import resolve
 from geard.worker.pool import THREADS
-from geard.worker.run import run
 
 if TYPE_CHECKING:
     from geard.worker.session import Session
@@ -38,10 +43,23 @@ class Outcome:
 
     `statuses` are its updates (numerator, denominator), `data` the pieces that it sent on the way, `warnings` their
     texts, each in order. `failed` is whether it ended without a result, `exception` the text that clients get if it
-    raised. `packets` is all of it as it would go over the wire."""
+    raised. `packets` is all of it as it would go over the wire.
 
-    def __init__(self, function: str, packets: list[Packet], encoding: str) -> None:
+    `attempts` is how often it ran, `submissions` what it submitted with `job.client`, all attempts together, and
+    `dead_letter` what would be kept of it, None if nothing."""
+
+    def __init__(
+        self,
+        function: str,
+        packets: list[Packet],
+        encoding: str,
+        attempts: Attempts | None = None,
+        submissions: Sequence[Submitted] = (),
+    ) -> None:
         self._function = function
+        self.attempts = attempts.number if attempts else 1
+        self.dead_letter = attempts.dead_letter if attempts else None
+        self.submissions = list(submissions)
         self._codec: Codec = codec_for(encoding)
         self._submission = Submission()
         for packet in packets:
@@ -91,6 +109,9 @@ def call(
     timeout: float | None = None,
     unique: str = "",
     isolated: bool = False,
+    retry: int | Mapping[str, Any] | None = None,
+    dead_letter: bool = False,
+    middleware: Sequence[str | Callable[..., Any]] = (),
 ) -> Outcome:
     """Run a capability, by itself or by its dotted path, as a job with this workload.
 
@@ -107,24 +128,47 @@ def call(
     that the test has set up in its own process. One that ends its process (os._exit, a crash of C code) raises
     ProcessKilled.
 
+    `retry`, `dead_letter` and `middleware` are as in the config. Attempts follow each other at once, whatever their
+    `wait`, as those at a job that a client waits for:
+
+        outcome = call(flaky, "x", retry={"times": 3, "on": ["OSError"]}, dead_letter=True)
+        assert (outcome.attempts, outcome.dead_letter) == (2, None)
+
+    What it submits in the background with `job.client` is in `outcome.submissions`; there is no job server to run
+    anything else, which raises InvalidRequest. Neither retries nor a `job.client` go together with `isolated`.
+
     What the capability raises is in the Outcome, its traceback in the log ("geard.worker"), which pytest shows for a
     test that fails. Raises CapabilityError for one that no worker could serve, InvalidRequest for a workload that is
-    not of the encoding."""
+    not of the encoding, ConfigError for a `retry` that no config may have."""
     name = capability.rpartition(".")[2].rpartition(":")[2] if isinstance(capability, str) else _name_of(capability)
     if isolated:
-        return _call_isolated(name, capability, workload, encoding, timeout, unique)
-    bound = bind(name, Capability(capability, timeout_seconds=timeout), encoding)
-    bound.prepare(THREADS)
-    data = workload if isinstance(workload, bytes) else encoded(workload, codec_for(encoding, "workload"))
+        if retry is not None or dead_letter:
+            raise InvalidRequest("isolated=True runs one attempt: without retry and dead_letter")
+        return _call_isolated(name, capability, workload, encoding, timeout, unique, middleware)
+    spec = Capability(capability, timeout_seconds=timeout, retry=_retry_of(retry), dead_letter=dead_letter)
+    around, problems = resolve(middleware, "middleware")
+    if problems:
+        raise CapabilityError("\n".join(str(problem) for problem in problems))
+    bound = bind(name, spec, encoding, around)
     wire = _Wire()
+    attempts, client = Attempts(wire.answered), RecordingClient(encoding)
+    bound.client = lambda: client
+    if bound.policy:
+        bound.after_failure = partial(attempts.after, bound.policy)
+    # A time limit of plain functions is kept by `attempts`: a thread that is late can be answered for, not stopped.
+    bound.prepare(THREADS if bound.asynchronous else replace(THREADS, limit=lambda job, seconds: nullcontext()))
+    data = workload if isinstance(workload, bytes) else encoded(workload, codec_for(encoding, "workload"))
     job = Job(cast("Session", wire), bound, HANDLE, unique.encode(), data, time.monotonic())
-    job.started = job.received
-    if timeout is None:
-        run(job)
-    else:
-        threading.Thread(target=run, args=(job,), name=f"geard.testing {name}", daemon=True).start()
-        wire.answered.wait()
-    return Outcome(name, wire.packets(), encoding)
+    attempts.run(job, None if bound.asynchronous else timeout)
+    return Outcome(name, wire.packets(), encoding, attempts, client.submissions)
+
+
+def _retry_of(retry: int | Mapping[str, Any] | None) -> Retry | None:
+    """As the config reads it. Raises ConfigError."""
+    if retry is None:
+        return None
+    capabilities = config_from({"capabilities": {"f": {"function": "f.f", "retry": retry}}}).capabilities
+    return capabilities["f"].retry
 
 
 def _call_isolated(
@@ -134,9 +178,11 @@ def _call_isolated(
     encoding: str,
     timeout: float | None,
     unique: str,
+    middleware: Sequence[str | Callable[..., Any]],
 ) -> Outcome:
     __tracebackhide__ = True
-    spec = Capability(_path_of(capability), encoding=encoding, timeout_seconds=timeout)
+    around = tuple(_path_of(one) for one in middleware)
+    spec = Capability(_path_of(capability), encoding=encoding, timeout_seconds=timeout, middleware=around)
     search = tuple(directory or "." for directory in sys.path)
     config = Config(job_servers=(JobServer(_Wire.address),), capabilities={name: spec}, python_path=search)
     data = workload if isinstance(workload, bytes) else encoded(workload, codec_for(encoding, "workload"))

@@ -136,19 +136,7 @@ class Aftermath:
         if self._keep is None:
             log.error("%s is not kept: there is no `dead_letters` in the config", label(job), extra=about(job))
             return
-        now = self._clock()
-        letter = DeadLetter(
-            function=job.function,
-            workload=job.workload,
-            unique=_text(attempt.unique.decode(errors="replace")),
-            handle=job.handle,
-            server=job.server,
-            attempts=attempt.number,
-            first_at=float(attempt.first_failed_at or now),
-            last_at=now,
-            error=_text(failure(error)),
-            traceback=_text("".join(traceback.format_exception(error))[-MAX_TRACEBACK:]),
-        )
+        letter = letter_of(job, attempt, error, self._clock())
         try:
             self._keep(letter)
         except DeadLettersUnusable as reason:
@@ -159,6 +147,22 @@ class Aftermath:
                 job.workload,
                 extra=about(job) | {"whole": True},
             )
+
+
+def letter_of(job: Job, attempt: Attempt, error: BaseException, now: float) -> DeadLetter:
+    """What is kept of a job whose last attempt ended with `error`; `now` in Unix seconds."""
+    return DeadLetter(
+        function=job.function,
+        workload=job.workload,
+        unique=_text(attempt.unique.decode(errors="replace")),
+        handle=job.handle,
+        server=job.server,
+        attempts=attempt.number,
+        first_at=float(attempt.first_failed_at or now),
+        last_at=now,
+        error=_text(failure(error)),
+        traceback=_text("".join(traceback.format_exception(error))[-MAX_TRACEBACK:]),
+    )
 
 
 def resume(job: Job) -> None:

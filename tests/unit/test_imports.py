@@ -77,7 +77,17 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
         "supervisor",
     },
     "contrib": {"client", "worker"},
-    "testing": {"errors", "protocol", "codec", "config", "messages", "client", "worker", "jobserver"},
+    "testing": {
+        "errors",
+        "protocol",
+        "codec",
+        "config",
+        "messages",
+        "client",
+        "deadletters",
+        "worker",
+        "jobserver",
+    },
     "pytest_plugin": {"config", "client", "worker", "testing"},
     "examples": {"worker"},
 }
