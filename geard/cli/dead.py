@@ -16,6 +16,7 @@ from geard.cli.output import Line, say, write_json, write_lines
 from geard.client import Client
 from geard.config import Config, default_path, load_config
 from geard.config.units import format_duration, parse_duration
+from geard.deadletters.again import submit_again
 from geard.deadletters.letter import DeadLetter
 from geard.deadletters.store import DeadLetters, Filter
 from geard.errors import GeardError, InvalidRequest
@@ -58,7 +59,8 @@ def which_letters(command: Callable[..., None]) -> Callable[..., None]:
         if config.dead_letters is None:
             raise InvalidRequest("the config has no `dead_letters`: no job that failed is kept")
         now = time.time()
-        which = Filter(ids, function, error, *(None if age is None else now - age for age in (older, newer)))
+        before, after = (None if age is None else now - age for age in (older, newer))
+        which = Filter(ids, function, error, older_than=before, newer_than=after)
         with DeadLetters(config.dead_letters.file, create=False) as letters:
             command(config=config, letters=letters, which=which, **options)
 
@@ -129,10 +131,7 @@ def retry(config: Config, letters: DeadLetters, which: Filter, all_letters: bool
     done = 0
     try:
         with Client(config.job_servers, encoding="bytes") as client:
-            for letter in letters.find(which):
-                unique = letter.unique or None
-                client.submit_background(letter.function, letter.workload, unique=unique)
-                letters.drop(Filter((letter.id,)))
+            for _ in submit_again(client, letters, which):
                 done += 1
     finally:
         say(f"submitted again: {done}")

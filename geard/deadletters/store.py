@@ -55,6 +55,7 @@ class Filter(Struct, frozen=True):
     error: str | None = None  # a part of the error's text
     older_than: float | None = None  # Unix seconds: that failed last before
     newer_than: float | None = None
+    whole_error: str | None = None  # all of the error's text
 
     def where(self) -> tuple[str, list[Any]]:
         """The condition in SQL, and its values."""
@@ -68,6 +69,7 @@ class Filter(Struct, frozen=True):
             ("instr(error, ?) > 0", self.error),
             ("last_at < ?", self.older_than),
             ("last_at > ?", self.newer_than),
+            ("error = ?", self.whole_error),
         ):
             if value is not None:
                 parts.append(condition)
@@ -120,6 +122,11 @@ class DeadLetters:
         with self._opened() as connection:
             rows = connection.execute(query, [*values, -1 if most is None else most]).fetchall()
         return [DeadLetter(*row) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """How many there are of each function."""
+        with self._opened() as connection:
+            return dict(connection.execute("SELECT function, count(*) FROM letters GROUP BY function"))
 
     def groups(self, *, most: int = 200) -> list[Group]:
         """The letters by function and error, those with the latest first."""

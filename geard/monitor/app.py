@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from geard import __version__, exits
+from geard.deadletters.store import Filter
 from geard.errors import GeardError
 from geard.monitor import format as formats
 from geard.monitor import health, pages
@@ -79,6 +80,8 @@ class Site:
             "/failures": self.failures,
             "/processes": self.processes,
             "/servers": self.servers,
+            "/letters": self.letters,
+            "/schedules": self.schedules,
             "/stack": self.stack,
             "/events": self.events,
             "/metrics": self.metrics,
@@ -97,7 +100,13 @@ class Site:
 
     def actions(self) -> dict[str, Callable[..., Any]]:
         """What can be done."""
-        return {"/reload": self.reload, "/replace": self.replace, "/drop": self.drop}
+        return {
+            "/reload": self.reload,
+            "/replace": self.replace,
+            "/drop": self.drop,
+            "/letters/retry": self.retry_letters,
+            "/letters/drop": self.drop_letters,
+        }
 
     # --- pages ----------------------------------------------------------------------------------------------------
 
@@ -121,6 +130,12 @@ class Site:
 
     def servers(self) -> str:
         return self._page("servers")
+
+    def letters(self) -> str:
+        return self._page("letters")
+
+    def schedules(self) -> str:
+        return self._page("schedules")
 
     def stack(self) -> str:
         daemon = next((each for each in self._state.daemons if each.name == request.args.get("daemon")), None)
@@ -168,6 +183,7 @@ class Site:
             told,
             layout="live.html" if live else "page.html",
             page=name,
+            menu=pages.in_menu(state),
             link=link,
             here=here,
             static=lambda file: f"{self._base_path}/static/{self._static.versioned(file)}",
@@ -204,6 +220,28 @@ class Site:
             return self._done("servers", exits.FAILED, f"{handle} is not dropped: {error}", name=name)
         log.info("dropped %s from %s, as asked", formats.show(handle), name)
         return self._done("servers", exits.DONE, f"dropped {handle}", name=name)
+
+    def retry_letters(self) -> AnyResponse:
+        return self._do_letters("submitted again", self._state.letters.retry)
+
+    def drop_letters(self) -> AnyResponse:
+        return self._do_letters("dropped", self._state.letters.drop)
+
+    def _do_letters(self, done: str, act: Callable[[Filter], int]) -> AnyResponse:
+        """Those that a `key` of the page stands for, or a `function`; or one by its `id`."""
+        key, function, number = (request.form.get(name, "") for name in ("key", "function", "id"))
+        which = self._state.letters.meant(key) if key else Filter(function=function) if function else None
+        if number.isdecimal() and len(number) < 19:
+            which = Filter((int(number),))
+        if which is None:
+            abort(409 if key else 400, "they are gone" if key else "say which: a function or an id")
+        try:
+            count = act(which)
+        except GeardError as failure:
+            return self._done("letters", exits.FAILED, str(failure))
+        log.info("%s: %d dead letters, as asked (%s)", done, count, formats.show(str(which)))
+        self._state.letters.poll()
+        return self._done("letters", exits.DONE, f"{done}: {count:,}")
 
     def _done(self, page: str, code: int, message: str, **query: object) -> AnyResponse:
         """Back to the page, with the outcome; as JSON for a program."""

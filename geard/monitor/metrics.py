@@ -21,6 +21,7 @@ from prometheus_client.exposition import choose_encoder
 from geard.monitor.jobservers import JobServerView
 from geard.monitor.multiprocess import UserMetrics
 from geard.monitor.state import State
+from geard.scheduler.states import ScheduleState
 from geard.stats.histogram import MICROSECONDS, Histogram
 from geard.stats.snapshot import Snapshot
 
@@ -54,6 +55,10 @@ class Metrics:
         yield _gauge("geard_up", "Whether the supervisor answers.", float(daemon.is_heard))
         if daemon.snapshot:
             yield from _daemon(daemon.snapshot)
+        yield from _schedules(self._state.schedules.states)
+        if self._state.letters.path:
+            letters = "Jobs that failed for good and are kept."
+            yield _by("geard_dead_letters", letters, "function", dict(self._state.letters.counts))
         yield from _job_servers([watch.view() for watch in self._state.watches])
         alive = [process.pid for process in daemon.snapshot.processes] if daemon.snapshot else []
         yield from self._users.collect(alive if daemon.is_heard else None)
@@ -104,6 +109,17 @@ def _daemon(snapshot: Snapshot) -> Iterator[Metric]:
     info = InfoMetricFamily("geard_build", "What runs.")
     info.add_metric([], {"version": build.version, "python": build.python, "gevent": build.gevent})
     yield info
+
+
+def _schedules(states: Iterable[ScheduleState]) -> Iterator[Metric]:
+    known = [
+        ("geard_schedule_next_timestamp_seconds", "When it is due next.", "next_at"),
+        ("geard_schedule_last_submitted_timestamp_seconds", "When this daemon last submitted it.", "submitted_at"),
+        ("geard_schedule_waiting", "Times of it that wait on a job server.", "waiting"),
+    ]
+    for name, text, field in known:
+        values = {state.name: getattr(state, field) for state in states}
+        yield _by(name, text, "schedule", {key: value for key, value in values.items() if value is not None})
 
 
 def _job_servers(views: list[JobServerView]) -> Iterator[Metric]:

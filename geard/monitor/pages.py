@@ -12,10 +12,12 @@ from urllib.parse import urlencode
 
 from msgspec import Struct
 
+from geard.deadletters.store import Group
 from geard.errors import GeardError
 from geard.monitor import problems
 from geard.monitor.daemons import Daemon
 from geard.monitor.jobservers import Queue
+from geard.monitor.letters import key_of
 from geard.monitor.state import State
 from geard.stats.failures import KEPT_FAILURES, Failure
 from geard.stats.history import History, added
@@ -186,6 +188,53 @@ def servers(state: State, query: Query) -> dict[str, Any]:
     return {"servers": state.job_servers(), "chosen": chosen, "name": name, "at": _page(query)}
 
 
+def letters(state: State, query: Query) -> dict[str, Any]:
+    """The dead letters by function and error; with `function`, those of one, and its newest."""
+    watch, wanted = state.letters, query.get("function", "")
+    watch.look(wanted)
+    by_function: dict[str, list[Group]] = {name: [] for name in watch.counts if wanted in ("", name)}
+    for group in watch.groups or ():  # those with the latest letters first
+        if group.function in by_function:
+            by_function[group.function] = [*by_function.pop(group.function), group]
+    rows = [(name, watch.counts[name], groups) for name, groups in by_function.items()]
+    rows.sort(key=lambda row: -max((group.last_at for group in row[2]), default=0.0))
+    return {
+        "letters": watch,
+        "total": sum(watch.counts.values()),
+        "functions": rows[:ROWS],
+        "known": watch.groups is not None,
+        "newest": watch.newest.get(wanted, []),
+        "wanted": wanted,
+        "key_of": key_of,
+        "title": MENU["letters"],
+    }
+
+
+def schedules(state: State, query: Query) -> dict[str, Any]:
+    """What runs at its times, and when."""
+    return {"schedules": state.schedules}
+
+
+def in_menu(state: State) -> list[tuple[str, str]]:
+    """The pages that there is something for: name and title."""
+    pages = dict(MENU)
+    if not state.letters.path:
+        del pages["letters"]
+    if not state.schedules.states:
+        del pages["schedules"]
+    return list(pages.items())
+
+
+MENU: Final = {
+    "overview": "Overview",
+    "functions": "Functions",
+    "running": "Running",
+    "failures": "Failures",
+    "letters": "Dead letters",
+    "schedules": "Schedules",
+    "processes": "Processes",
+    "servers": "Job servers",
+}
 PAGES: Final[dict[str, Builder]] = {
     "overview": overview,
     "functions": functions,
@@ -194,6 +243,8 @@ PAGES: Final[dict[str, Builder]] = {
     "failures": failures,
     "processes": processes,
     "servers": servers,
+    "letters": letters,
+    "schedules": schedules,
 }
 
 

@@ -18,6 +18,8 @@ import msgspec
 from geard.errors import GeardError
 from geard.monitor.daemons import POLL_SECONDS, ControlSocket, Daemon, DaemonState, daemons_of
 from geard.monitor.jobservers import JobServerView, JobServerWatch, Queue
+from geard.monitor.letters import LettersWatch
+from geard.monitor.schedules import SchedulesWatch
 from geard.stats.histogram import merged
 from geard.stats.history import ALL, MOST_SERIES, Counted, History, Recorder, added
 from geard.stats.snapshot import FunctionStats, Recent
@@ -42,6 +44,8 @@ class State:
         self.start_line = start
         self.daemons = daemons_of(start)
         self.watches = [JobServerWatch(server) for server in start.job_servers]
+        self.letters = LettersWatch(start.dead_letters, start.job_servers)
+        self.schedules = SchedulesWatch(self.control)
         self.waiting = Recorder()  # the history of waiting jobs, as `running` of each function
         self.version = 0
         self.news = threading.Condition()
@@ -61,6 +65,8 @@ class State:
             _spawn(daemon.poll, lambda _: POLL_SECONDS, f"asks {daemon.name}")
         for watch in self.watches:
             _spawn(watch.poll, lambda seconds: seconds, f"asks {watch.name}")
+        _spawn(self.letters.poll, lambda seconds: seconds, "reads dead letters")
+        _spawn(self.schedules.poll, lambda seconds: seconds, "asks for schedules")
         _spawn(self.tick, lambda _: POLL_SECONDS, "takes notes")
 
     @property

@@ -23,13 +23,15 @@ class Start(Struct, frozen=True):
     metrics_directory: str = ""  # where worker processes keep what they count with prometheus_client themselves
     logging: Logging = Logging()
     verbose: bool = False
+    dead_letters: str = ""  # the SQLite file; "" for none
 
 
 def start_of(config: Config, *, metrics_directory: str = "", verbose: bool = False) -> Start:
     """For the monitor of this config; on its usual address where the config has none."""
     socket = config.control_socket or default_control_socket()
     monitor = config.monitor or Monitor()
-    return Start(monitor, config.job_servers, socket, metrics_directory, config.logging, verbose)
+    letters = config.dead_letters.file if config.dead_letters else ""
+    return Start(monitor, config.job_servers, socket, metrics_directory, config.logging, verbose, letters)
 
 
 def dump(start: Start) -> bytes:

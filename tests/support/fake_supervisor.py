@@ -11,6 +11,7 @@ from typing import Any
 
 from geard import exits
 from geard.messages import RunningJob
+from geard.scheduler.states import ScheduleState
 from geard.stats.diff import Diff, FunctionDiff, ServerDiff
 from geard.stats.failures import Failure
 from geard.stats.histogram import bucket_of
@@ -48,6 +49,7 @@ class FakeSupervisor:
         self.processes: tuple[ProcessStats, ...] = (process(4711), process(4712), process(4713))
         self.jobs: list[JobView] = []
         self.stack = 'File "/opt/geard/lib/images.py", line 44, in resize\n    time.sleep(1)'
+        self.schedules: tuple[ScheduleState, ...] = ()
         self.last_refusal = ""
         self.deaths = 0
         self.mute = False
@@ -140,6 +142,8 @@ class FakeSupervisor:
                 return Answer(exits.DONE, jobs=JobPage(len(jobs), tuple(page)))
             case answers.STACK:
                 return Answer(exits.DONE, stack=self.stack)
+            case answers.SCHEDULES:
+                return Answer(exits.DONE, schedules=self.schedules)
             case answers.RELOAD:
                 return self.reload_answer
             case answers.REPLACE:

@@ -24,8 +24,17 @@ from tests.support.waiting import eventually
 class MonitorProcess:
     """A monitor of a supervisor on `socket`. A context manager."""
 
-    def __init__(self, socket: str, job_servers: list[str], *, trusted: str = "", **monitor: Any) -> None:
-        """`trusted`: the PEM file of the authority that signs what we and it talk to. The rest is the config's."""
+    def __init__(
+        self,
+        socket: str,
+        job_servers: list[str],
+        *,
+        trusted: str = "",
+        dead_letters: str = "",
+        **monitor: Any,
+    ) -> None:
+        """`trusted`: the PEM file of the authority that signs what we and it talk to. `dead_letters`: their
+        file. The rest is the `monitor` of its config."""
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="geard-test-"))
         config = {
@@ -33,6 +42,7 @@ class MonitorProcess:
             "control_socket": socket,
             "capabilities": {"resize": "tasks.resize"},
             "monitor": {"listen": f"{HOST}:{self.port}"} | monitor,
+            **({"dead_letters": dead_letters} if dead_letters else {}),
         }
         self.config = self.directory / "geard.yaml"
         self.config.write_text(yaml.safe_dump(config))

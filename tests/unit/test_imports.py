@@ -29,7 +29,7 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
     "connection": {"errors", "config"},
     "client": {"errors", "protocol", "codec", "config", "connection"},
     "verdicts": {"errors", "config"},
-    "deadletters": {"errors", "exits", "config", "logs"},
+    "deadletters": {"errors", "exits", "config", "logs", "client"},
     "worker": {
         "client",
         "deadletters",
@@ -75,6 +75,8 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
         "stats",
         "printable",
         "supervisor",
+        "scheduler",  # what it says of its schedules
+        "deadletters",
     },
     "contrib": {"client", "worker"},
     "testing": {

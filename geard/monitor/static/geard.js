@@ -86,7 +86,7 @@
     stream.addEventListener("same", heard);
     stream.addEventListener("error", () => { failedAt = failedAt || Date.now(); });
   }
-  if (document.body.dataset.page in { overview: 1, functions: 1, function: 1, running: 1, failures: 1, processes: 1, servers: 1 }) {
+  if (document.body.dataset.page in { overview: 1, functions: 1, function: 1, running: 1, failures: 1, processes: 1, servers: 1, letters: 1, schedules: 1 }) {
     connect();
     setInterval(() => {
       if ((Date.now() - heardAt < 4000 && !failedAt) || leaving || document.hidden) return;

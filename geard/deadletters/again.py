@@ -1,0 +1,30 @@
+"""Dead letters submitted again, for `geard dead retry` and the dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from geard.client import Client
+from geard.deadletters.letter import DeadLetter
+from geard.deadletters.store import Filter
+
+
+class Letters(Protocol):
+    """Where they are. Both raise DeadLettersUnusable."""
+
+    def find(self, which: Filter, *, most: int | None = None) -> list[DeadLetter]:
+        """The letters that are meant, the latest first."""
+
+    def drop(self, which: Filter) -> int:
+        """Forget these; how many they were."""
+
+
+def submit_again(client: Client, letters: Letters, which: Filter, *, most: int | None = None) -> Iterator[DeadLetter]:
+    """Submit each as a background job, the latest first; one is forgotten once a job server has it, and then told.
+
+    Raises ConnectionLost, and what `letters` raises: what was not submitted by then stays."""
+    for letter in letters.find(which, most=most):
+        client.submit_background(letter.function, letter.workload, unique=letter.unique or None)
+        letters.drop(Filter((letter.id,)))
+        yield letter
