@@ -63,6 +63,21 @@ def post(monitor: MonitorProcess, path: str, headers: dict[str, str] | None = No
 # --- for programs -------------------------------------------------------------------------------------------------
 
 
+def test_what_is_paused_is_shown(monitor: MonitorProcess, supervisor: FakeSupervisor) -> None:
+    assert 'geard_function_paused{function="resize"} 0.0' in monitor.get("/metrics")[1]
+    try:
+        supervisor.paused = {"resize", HOSTILE}
+        shown = 'geard_function_paused{function="resize"} 1.0'
+        eventually(lambda: shown in monitor.get("/metrics")[1], what="the pause in the metrics")
+        assert '<span class="tag">paused</span>' in monitor.get("/functions")[1]
+        assert '<span class="tag">paused</span>' in monitor.get("/functions?name=resize")[1]
+        assert "Paused: " in monitor.get("/processes")[1]
+        assert HOSTILE not in monitor.get("/processes")[1]
+        assert "every function is paused" in str(monitor.json("/health/ready")["parts"])
+    finally:
+        supervisor.paused = set()
+
+
 def test_metrics_are_what_prometheus_expects(monitor: MonitorProcess, server: JobServerProcess) -> None:
     text = monitor.get("/metrics")[1]
     for name in (

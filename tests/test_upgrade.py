@@ -234,7 +234,7 @@ def test_all_that_a_supervisor_knows_is_carried_over() -> None:
     assert fleet.current
     assert [slot.number for slot in fleet.current.slots] == [1, 2]
     assert fleet.counters[0] == 10
-    assert fleet.begin(world.source(), world.now).number == 3
+    assert fleet.begin(world.source(), frozenset(), world.now).number == 3
 
 
 def test_of_two_upgrades_at_once_one_is_made_and_both_are_answered() -> None:

@@ -26,6 +26,8 @@ COMMANDS: Final = {  # name -> the module and the attribute that hold it
     "failures": "geard.cli.failures:failures",
     "health": "geard.cli.health:health",
     "reload": "geard.cli.control:reload",
+    "pause": "geard.cli.control:pause",
+    "resume": "geard.cli.control:resume",
     "upgrade": "geard.cli.upgrade:upgrade",
     "stop": "geard.cli.control:stop",
     "schedules": "geard.cli.schedules:schedules",

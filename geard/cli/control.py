@@ -16,7 +16,7 @@ from geard.config.units import format_duration
 from geard.errors import ConfigError, GeardError
 from geard.printable import printable
 from geard.supervisor import answers
-from geard.supervisor.answers import Answer, Overview, ProcessView
+from geard.supervisor.answers import Answer, Overview, ProcessView, Request
 from geard.supervisor.ask import ask
 from geard.supervisor.find import find
 from geard.supervisor.health import health_of
@@ -91,6 +91,37 @@ def reload(socket_path: str) -> None:
     _tell_outcome(_ask(socket_path, answers.RELOAD))
 
 
+@click.command(short_help="Take no more jobs of a function.")
+@click.argument("functions", nargs=-1, required=True, metavar="FUNCTION...")
+@with_socket
+def pause(socket_path: str, functions: tuple[str, ...]) -> None:
+    """Take no more jobs of these functions, and wait until that is so. Those that run are finished, and other functions
+    go on; what is submitted meanwhile waits in the job servers, or goes to other daemons.
+
+    Example: geard pause send_mail charge -c /etc/geard.yaml
+
+    It holds over a reload, and over a restart where there is a state directory, until the command resume.
+
+    Exit codes: 0 paused, 1 the daemon stops, 2 no such function, 69 no daemon answers, 78 the new worker processes
+    cannot start.
+    """
+    _tell_outcome(_ask(socket_path, Request(answers.PAUSE, functions=functions)))
+
+
+@click.command(short_help="Take jobs of a paused function again.")
+@click.argument("functions", nargs=-1, required=True, metavar="FUNCTION...")
+@with_socket
+def resume(socket_path: str, functions: tuple[str, ...]) -> None:
+    """Take jobs of these functions again, which the command pause has paused, and wait until that is so.
+
+    Example: geard resume send_mail
+
+    Exit codes: 0 resumed, 1 the daemon stops, 2 no such function, 69 no daemon answers, 78 the new worker processes
+    cannot start.
+    """
+    _tell_outcome(_ask(socket_path, Request(answers.RESUME, functions=functions)))
+
+
 @click.command()
 @with_socket
 @click.option("--now", is_flag=True, help="Do not wait for running jobs: the job servers give them to other workers.")
@@ -129,6 +160,8 @@ def draw(overview: Overview, most_jobs: int | None) -> Iterator[Line]:
     yield Line(f"{overview.done} jobs done, {overview.failed} failed; supervisor {_mebibytes(overview.memory_bytes)}")
     if overview.last_refusal:
         yield Line(overview.last_refusal, "red")
+    if overview.paused:
+        yield Line(f"paused: {', '.join(map(printable, overview.paused))}", "yellow")
     yield Line("")
     processes = [(generation, process) for generation in overview.generations for process in generation.processes]
     rows = [_process_row(f"{generation.number} {generation.state}", process) for generation, process in processes]
@@ -186,7 +219,7 @@ def other_version(version: str) -> str:
     return f"the supervisor is geard {version} and this is geard {__version__}: run `geard upgrade`, or restart it"
 
 
-def _ask(path: str, what: str) -> Answer:
+def _ask(path: str, what: str | Request) -> Answer:
     """Ask, and say on stderr when the supervisor is of another version."""
     answer = ask(path, what)
     version = answer.version or (answer.overview.version if answer.overview else "")

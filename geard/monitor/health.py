@@ -38,8 +38,12 @@ def ready(daemon: Daemon, job_servers: Sequence[JobServerView]) -> Health:
         connected = {name for process in serving for name in process.connected}
         count = f"{len(serving)} worker process{'' if len(serving) == 1 else 'es'} ready"
         parts["state"] = Part(snapshot.state in ("running", "reloading"), snapshot.state)
-        parts["worker processes"] = Part(bool(serving), count)
-        parts["connections"] = Part(bool(connected), f"connected to {', '.join(sorted(connected)) or 'no job server'}")
+        served = [stats for stats in snapshot.functions.values() if stats.served]
+        idle = bool(served) and all(stats.paused for stats in served)
+        parts["worker processes"] = Part(bool(serving) or idle, count + ", for every function is paused" * idle)
+        parts["connections"] = Part(
+            bool(connected) or idle, f"connected to {', '.join(sorted(connected)) or 'no job server'}"
+        )
     up = [view.name for view in job_servers if view.up]
     down = [f"{view.name}: {view.error}" for view in job_servers if not view.up]
     reason = "; ".join([f"{len(up)} of {len(job_servers)} answer", *down])

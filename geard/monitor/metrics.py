@@ -79,6 +79,8 @@ def _daemon(snapshot: Snapshot) -> Iterator[Metric]:
     yield _histograms("geard_job_seconds", "From a job's start to its answer.", durations)
     yield _histograms("geard_job_wait_seconds", "From a job's arrival to its start.", waits)
     yield _by("geard_jobs_running", "Jobs that run.", "function", {n: s.running for n, s in functions.items()})
+    pauses = {name: float(stats.paused) for name, stats in functions.items() if stats.served}
+    yield _by("geard_function_paused", "Whether the daemon takes no jobs of it.", "function", pauses)
     yield _counters("geard_workload_bytes", "Workloads received.", "function", bytes_in)
     yield _counters("geard_result_bytes", "Results and data sent.", "function", bytes_out)
     processes = snapshot.processes

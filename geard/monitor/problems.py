@@ -113,9 +113,13 @@ def _queues(
         shown = printable(name)
         if not queue.workers:
             text = f"{_wait(queue.waiting)} for {shown}, which no worker anywhere serves"
-            known = name in functions and functions[name].served
+            stats = functions.get(name)
+            known = stats is not None and stats.served
             hint = "it is in this config: are its worker processes connected?" if known else "is it in a config?"
-            yield Finding("bad", "unserved", text, hint, "function", name)
+            if stats and stats.paused:
+                yield Finding("warn", "unserved", text, f"it is paused: geard resume {shown}", "function", name)
+            else:
+                yield Finding("bad", "unserved", text, hint, "function", name)
         elif stuck := _unserved(name, job_servers):
             count = sum(view.queues[name].waiting for view in stuck)
             where = ", ".join(view.name for view in stuck)

@@ -222,6 +222,7 @@ def add_functions(found: Iterable[FunctionStats]) -> FunctionStats:
         waits=merged(each.waits for each in several),
         recent=add_recents(each.recent for each in several),
         served=any(each.served for each in several),
+        paused=any(each.paused for each in several),
     )
 
 

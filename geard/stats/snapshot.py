@@ -36,7 +36,8 @@ class FunctionStats(Struct):
     durations: Histogram = field(default_factory=Histogram)
     waits: Histogram = field(default_factory=Histogram)
     recent: Recent = Recent()
-    served: bool = True  # the current generation offers it
+    served: bool = True  # it is in the config of the current generation
+    paused: bool = False  # and that takes no jobs of it all the same
 
     @property
     def ended(self) -> int:
@@ -121,6 +122,11 @@ class Snapshot(Struct):
     def processes(self) -> list[ProcessStats]:
         """All worker processes, oldest generation first."""
         return [process for generation in self.generations for process in generation.processes]
+
+    @property
+    def paused(self) -> list[str]:
+        """The functions of the config that this daemon takes no jobs of."""
+        return [name for name, stats in self.functions.items() if stats.paused]
 
     @property
     def running(self) -> int:

@@ -22,6 +22,8 @@ RELOAD: Final = "reload"
 SCHEDULES: Final = "schedules"
 STOP: Final = "stop"
 STOP_NOW: Final = "stop now"
+PAUSE: Final = "pause"
+RESUME: Final = "resume"
 STATS: Final = "stats"
 FAILURES: Final = "failures"
 HISTORY: Final = "history"
@@ -72,6 +74,8 @@ class Overview(Struct, frozen=True):
     failed: int
     last_refusal: str  # why the last reload was refused; "" if it was not
     generations: tuple[GenerationView, ...]
+    paused: tuple[str, ...] = ()  # functions of the config that this daemon takes no jobs of
+    all_paused: bool = False  # so it has no worker processes
 
 
 class Identity(Struct, frozen=True):
@@ -109,6 +113,7 @@ class Request(Struct, frozen=True, omit_defaults=True):
     minutes: bool = False  # HISTORY: a day in minutes rather than an hour in seconds
     pid: int = 0  # STACK, REPLACE: the worker process
     handle: str = ""  # STACK: the job
+    functions: tuple[str, ...] = ()  # PAUSE, RESUME: these
 
 
 class Answer(Struct, frozen=True):

@@ -34,6 +34,7 @@ from geard.supervisor.control import ControlServer, SocketInUse
 from geard.supervisor.events import Event, Exited, Loaded, Received, Scheduled, Signalled, SourcesChanged
 from geard.supervisor.imports import with_import_problems
 from geard.supervisor.monitor import MonitorKeeper
+from geard.supervisor.pauses import Pauses, PausesFile
 from geard.supervisor.process import WorkerProcess
 from geard.supervisor.sd_notify import SdNotify
 from geard.supervisor.supervisor import SIGNALS, Supervisor
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 AT_REST_SECONDS: Final = 10.0
 """How long an upgrade waits for a moment in which nothing is under way."""
+REMEMBER_SECONDS: Final = 2.0
+"""How long the end waits for a slow disk."""
 TICK_SECONDS: Final = 0.25
 """How late what is due by the clock alone may be: killing the stuck, starting again, telling systemd."""
 
@@ -93,6 +96,8 @@ class Daemon:
         )
         self._monitor = MonitorKeeper(verbose=verbose)
         self._seats = _seats(state)
+        self._pauses = PausesFile.of(source.config)
+        self._remembering: gevent.Greenlet[..., None] | None = None
         self._supervisor = Supervisor(
             source,
             spawn=self._spawn,
@@ -100,6 +105,8 @@ class Daemon:
             notify=SdNotify(),
             configured=self._configured,
             upgraded=self._upgrade_asked,
+            paused=self._pauses.read(),
+            remember=self._remember,
         )
 
     @property
@@ -119,6 +126,8 @@ class Daemon:
             for handler in handlers:
                 handler.cancel()
             self._companions.close()
+            if self._remembering:
+                self._remembering.join(REMEMBER_SECONDS)
             if self._loading:
                 self._loading.kill()  # with the process that it may be waiting for
             if self._watcher:
@@ -259,6 +268,10 @@ class Daemon:
         if isinstance(outcome, Source) and outcome.problems:
             outcome = ConfigError(with_import_problems(outcome, run=gevent.subprocess.run).problems)
         self._events.put(Loaded(outcome))
+
+    def _remember(self, paused: Pauses) -> None:
+        self._pauses.set(paused)
+        self._remembering = gevent.spawn(gevent.get_hub().threadpool.apply, self._pauses.write)
 
     def _configured(self, config: Config) -> None:
         if self._serves:

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -44,11 +44,14 @@ class ProcessGroup(Struct, frozen=True):
         return not self.name
 
 
-def process_groups(config: Config) -> tuple[ProcessGroup, ...]:
-    """The groups that `config` asks for: the common one first, then each capability with `processes` of its own."""
+def process_groups(config: Config, paused: Collection[str] = ()) -> tuple[ProcessGroup, ...]:
+    """The groups that `config` asks for: the common one first, then each capability with `processes` of its own.
+    None of them has a function that is `paused`; there may be no group at all, then."""
     common: dict[str, Capability] = {}
     own: list[ProcessGroup] = []
     for name, capability in config.capabilities.items():
+        if name in paused:
+            continue
         if capability.processes is None:
             common[name] = capability
         else:

@@ -12,6 +12,7 @@ from geard.config.load import Source
 from geard.messages import FromChild, ToChild
 from geard.supervisor.child import Child, Phase
 from geard.supervisor.generation import Generation, State
+from geard.supervisor.pauses import Pauses
 
 
 class Fleet:
@@ -72,10 +73,10 @@ class Fleet:
         done = self._done_by_gone + sum(beat.done for beat in beats)
         return done, self._failed_by_gone + sum(beat.failed for beat in beats)
 
-    def begin(self, source: Source, now: float) -> Generation:
-        """Start a generation from this config. It comes; the current one stays."""
+    def begin(self, source: Source, paused: Pauses, now: float) -> Generation:
+        """Start a generation from this config, without what is paused. It comes; the current one stays."""
         self._last_number += 1
-        self.incoming = Generation(self._last_number, source, self.spawn)
+        self.incoming = Generation(self._last_number, source, self.spawn, paused=paused)
         self.incoming.start(now)
         return self.incoming
 

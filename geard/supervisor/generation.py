@@ -29,6 +29,7 @@ from geard.supervisor.decisions import (
     recycle_reason,
     restart_delay_seconds,
 )
+from geard.supervisor.pauses import NOTHING, Pauses
 
 START_TIMEOUT_SECONDS: Final = 300.0
 """A worker process that is not ready after so long is given up: imports and `on_start` included."""
@@ -68,6 +69,7 @@ class Generation:
     spawn: Callable[[Child], None]
     jitter: Callable[[], float] = random.random
     state: State = State.STARTING
+    paused: Pauses = NOTHING
     problems: list[Problem] = field(default_factory=list)
     exit_code: int | None = None  # of the first process that could not start and said why
     slots: list[Slot] = field(default_factory=list)
@@ -83,7 +85,7 @@ class Generation:
 
     def start(self, now: float) -> None:
         """Start a process for each slot."""
-        for group in process_groups(self.config):
+        for group in process_groups(self.config, self.paused):
             for _ in range(group.processes):
                 self._add_slot(group)
         for slot in self.slots:

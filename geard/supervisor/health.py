@@ -42,8 +42,8 @@ def health_of(overview: Overview) -> Health:
     ready = [process for process in current if process.state == "ready"]
     parts = {
         "daemon": Part(overview.state in ("running", "reloading"), f"{overview.state}, pid {overview.pid}"),
-        "processes": _processes(current, ready),
-        "job servers": _job_servers(ready),
+        "processes": _processes(current, ready, all_paused=overview.all_paused),
+        "job servers": _job_servers(ready, all_paused=overview.all_paused),
         "reload": Part(True, overview.last_refusal or "the last one was not refused"),
     }
     return Health(all(part.ok for part in parts.values()), parts)
@@ -54,19 +54,21 @@ def unreachable(reason: str) -> Health:
     return Health(False, {"daemon": Part(False, reason)})
 
 
-def _processes(current: list[ProcessView], ready: list[ProcessView]) -> Part:
+def _processes(current: list[ProcessView], ready: list[ProcessView], *, all_paused: bool) -> Part:
     silent = [process for process in ready if process.heard_seconds > SILENT_SECONDS]
     reason = f"{len(ready)} of {len(current)} ready"
     if silent:
         reason += ", silent: " + ", ".join(f"pid {one.pid} for {one.heard_seconds:.0f} s" for one in silent)
+    if all_paused:
+        return Part(True, "none, for every function is paused")
     missing = {process.capability for process in current} - {process.capability for process in ready}
     if missing - {""}:
         reason += f", none for {', '.join(sorted(missing - {''}))}"
     return Part(len(ready) > len(silent), reason)
 
 
-def _job_servers(ready: list[ProcessView]) -> Part:
+def _job_servers(ready: list[ProcessView], *, all_paused: bool) -> Part:
     connected = {server for process in ready for server in process.connected}
     down = {server for process in ready for server in process.disconnected}
     reason = f"{len(connected - down)} of {len(connected | down)} connected"
-    return Part(bool(connected), reason + (f", not {', '.join(sorted(down))}" if down else ""))
+    return Part(bool(connected) or all_paused, reason + (f", not {', '.join(sorted(down))}" if down else ""))

@@ -18,7 +18,7 @@ from geard.stats.totals import Totals
 from geard.supervisor.answers import JobPage, JobView, Request
 from geard.supervisor.child import Child
 from geard.supervisor.fleet import Fleet
-from geard.supervisor.summary import resident_bytes
+from geard.supervisor.summary import paused_functions, resident_bytes
 
 BUILD: Final = Build(__version__, platform.python_version(), version("gevent"))
 
@@ -36,6 +36,9 @@ class About(Struct, frozen=True):
 def snapshot(fleet: Fleet, totals: Totals, about: About, now: float) -> Snapshot:
     """The whole daemon; `now` is of the supervisor's clock."""
     config = fleet.current.config if fleet.current else about.source.config
+    functions, paused = totals.functions(config.capabilities), paused_functions(fleet)
+    for name, stats in functions.items():
+        stats.paused = name in paused
     return Snapshot(
         time=about.time,
         pid=os.getpid(),
@@ -55,7 +58,7 @@ def snapshot(fleet: Fleet, totals: Totals, about: About, now: float) -> Snapshot
             for generation in fleet.generations
         ),
         recent=totals.recent(),
-        functions=totals.functions(config.capabilities),
+        functions=functions,
         servers=totals.servers([str(server) for server in config.job_servers]),
         reloads=totals.reloads,
         last_reload_time=totals.last_reload_time,

@@ -12,6 +12,7 @@ from geard.supervisor.answers import Overview
 from geard.supervisor.child import Child, Phase
 from geard.supervisor.decisions import count_jobs
 from geard.supervisor.fleet import Fleet
+from geard.supervisor.pauses import NOTHING, Pauses, in_config, listed
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -36,7 +37,14 @@ def status_line(fleet: Fleet, state: str, refusal: str) -> str:
         f"{done} done",
         f"{failed} failed",
     ]
-    return ", ".join(parts) + (f"; {refusal}" if refusal else "")
+    paused = paused_functions(fleet)
+    pauses = f"; paused: {listed(paused)}" if paused else ""
+    return ", ".join(parts) + pauses + (f"; {refusal}" if refusal else "")
+
+
+def paused_functions(fleet: Fleet) -> tuple[str, ...]:
+    """The functions of the config in effect that this daemon takes no jobs of."""
+    return in_config(fleet.current.paused, fleet.current.config) if fleet.current else ()
 
 
 def overview(
@@ -55,13 +63,17 @@ def overview(
         failed=failed,
         last_refusal=last_refusal,
         generations=tuple(generation.view(now) for generation in fleet.generations),
+        paused=paused_functions(fleet),
+        all_paused=fleet.current is not None and not fleet.current.slots,
     )
 
 
-def offer(config: Config) -> str:
+def offer(config: Config, paused: Pauses = NOTHING) -> str:
     """What a config serves, for the log."""
     servers = ", ".join(map(str, config.job_servers))
-    return f"{', '.join(config.capabilities)} from {servers}, {config.greenlets_per_server} greenlets for each"
+    served = ", ".join(name for name in config.capabilities if name not in paused) or "nothing"
+    left_out = f"; paused: {listed(in_config(paused, config))}" if in_config(paused, config) else ""
+    return f"{served} from {servers}, {config.greenlets_per_server} greenlets for each{left_out}"
 
 
 def processes(count: int) -> str:

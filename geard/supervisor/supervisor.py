@@ -15,6 +15,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Literal
 
 from setproctitle import setproctitle
@@ -22,7 +23,7 @@ from setproctitle import setproctitle
 from geard import __version__, exits, logs
 from geard.config.load import Source
 from geard.config.model import Config
-from geard.errors import ConfigError, Problem
+from geard.errors import ConfigError, InvalidRequest, Problem
 from geard.messages import DumpStacks, Heartbeat, Jobs, ListJobs, ReopenLog, Stack, Suspect, Suspects
 from geard.scheduler.states import ScheduleState
 from geard.stats.totals import Totals
@@ -33,6 +34,7 @@ from geard.supervisor.decisions import count_jobs
 from geard.supervisor.events import Asked, Event, Exited, Loaded, Received, Scheduled, Signalled, SourcesChanged
 from geard.supervisor.fleet import Fleet
 from geard.supervisor.generation import Generation
+from geard.supervisor.pauses import NOTHING, Change, Pauses, apply_all
 from geard.supervisor.questions import Questions
 from geard.supervisor.report import Notify, Report
 from geard.supervisor.stats import About
@@ -62,10 +64,13 @@ class Supervisor:
         wall_clock: Callable[[], float] = time.time,
         set_title: Callable[[str], None] = setproctitle,
         upgraded: Callable[[Reply], None] | None = None,
+        paused: Pauses = NOTHING,
+        remember: Callable[[Pauses], None] = lambda pauses: None,
     ) -> None:
         """`spawn` starts a child's process; `load` begins to read the config and leads to a Loaded event;
         `configured` is told of each config that takes effect; `upgraded` begins to execute the installed code in our
-        place, and replies when that is refused."""
+        place, and replies when that is refused; `paused` are the functions to begin without, and `remember` keeps which
+        these are."""
         self._source = source
         self._load = load
         self._upgrade = upgraded
@@ -76,6 +81,9 @@ class Supervisor:
         self.suspects = SuspectList()
         """The jobs that a new worker process must set apart."""
         self._reloads = Reloads()
+        self._first_pauses = paused
+        self._remember = remember
+        self._reads = True  # the generation that is coming is from a new reading of the config
         self._listings = Listings()
         self._wall_clock = wall_clock
         self._totals = Totals()
@@ -166,6 +174,8 @@ class Supervisor:
                     REQUESTS[request.command](self, reply)
                 elif request.command == answers.REPLACE:
                     self._replace(request, reply)
+                elif request.command in (answers.PAUSE, answers.RESUME):
+                    self._pause(Change(request.functions, request.command == answers.PAUSE), reply)
                 elif not self._questions.asked(request, reply):
                     reply(Answer(exits.USAGE, f"this supervisor does not know {request.command!r}"))
             case Loaded(outcome=outcome):
@@ -226,12 +236,43 @@ class Supervisor:
             log.warning("no reload: the supervisor is stopping")
             answer_all([reply] if reply else [], STOPPING)
         elif self._state == "running":
-            self._state = "reloading"
-            self._reloads.begin(reply)
-            self._report.reloading()
+            self._start_over(reply, reads=True)
+        else:
+            self._reloads.want_another(reply, reads=True)
+
+    def _pause(self, change: Change, reply: Reply) -> None:
+        try:
+            change.check(self._source.config, self._pauses)
+        except InvalidRequest as error:
+            reply(Answer(exits.USAGE, str(error)))
+            return
+        log.info("asked to be %s", change.text)
+        said = partial(_say_paused, reply, change)
+        if self._state == "stopping":
+            reply(Answer(exits.FAILED, f"not {change.text}; the supervisor is stopping"))
+        elif self._state != "running":
+            self._reloads.change(change)
+            self._reloads.want_another(said, reads=False)
+        elif change.applied(self._pauses) == self._pauses:
+            reply(Answer(exits.DONE, f"already {change.text}"))
+        else:
+            self._reloads.change(change)
+            self._start_over(said, reads=False)
+
+    @property
+    def _pauses(self) -> Pauses:
+        """The paused functions, those that the config does not have too."""
+        return self._fleet.current.paused if self._fleet.current else self._first_pauses
+
+    def _start_over(self, reply: Reply | None, *, reads: bool) -> None:
+        """Have a new generation, from the config as it is now or, unless this `reads`, as it was read."""
+        self._state, self._reads = "reloading", reads
+        self._reloads.begin(reply)
+        self._report.reloading()
+        if reads:
             self._load()
         else:
-            self._reloads.want_another(reply)
+            self._begin(self._source)
 
     def _loaded(self, outcome: Source | ConfigError) -> None:
         if self._state != "reloading":
@@ -242,7 +283,8 @@ class Supervisor:
             self._begin(outcome)
 
     def _begin(self, source: Source) -> None:
-        incoming = self._fleet.begin(source, self._clock())
+        paused = apply_all(self._reloads.changes, self._pauses)
+        incoming = self._fleet.begin(source, paused, self._clock())
         log.info("starting generation %d: %s", incoming.number, summary.processes(len(incoming.slots)))
 
     def _settle_incoming(self, now: float) -> None:
@@ -261,20 +303,26 @@ class Supervisor:
             self._take_over(incoming)
 
     def _take_over(self, incoming: Generation) -> None:
-        self._configured(incoming.config)
-        if self._state == "reloading":
-            self._totals.reloaded("done", self._wall_clock())
-        else:
-            self._totals.last_reload_time = self._wall_clock()
-        self._source, self._refusal = incoming.source, ""
-        log.info("generation %d serves: %s", incoming.number, summary.offer(incoming.config))
+        if self._reads:
+            self._configured(incoming.config)
+            if self._state == "reloading":
+                self._totals.reloaded("done", self._wall_clock())
+            else:
+                self._totals.last_reload_time = self._wall_clock()
+            self._refusal = ""
+        self._source = incoming.source
+        if self._reloads.changes:
+            self._remember(incoming.paused)
+        log.info("generation %d serves: %s", incoming.number, summary.offer(incoming.config, incoming.paused))
         self._reload_is_over(Answer(exits.DONE, f"generation {incoming.number} serves"))
 
     def _refuse(self, problems: Sequence[Problem]) -> None:
-        text = f"reload refused, generation {self._fleet.number} goes on:\n" + "\n".join(map(str, problems))
+        what = "reload refused" if self._reads else "nothing paused or resumed"
+        text = f"{what}, generation {self._fleet.number} goes on:\n" + "\n".join(map(str, problems))
         log.error("%s", text)
-        self._totals.reloaded("refused", self._wall_clock())
-        self._refusal = f"reload refused at {time.strftime('%H:%M:%S')}: {summary.first(problems)}"
+        if self._reads:
+            self._totals.reloaded("refused", self._wall_clock())
+            self._refusal = f"reload refused at {time.strftime('%H:%M:%S')}: {summary.first(problems)}"
         self._reload_is_over(Answer(exits.CONFIG, text))
 
     def _reload_is_over(self, answer: Answer) -> None:
@@ -282,7 +330,7 @@ class Supervisor:
         self._report.ready(self._status_line)
         self._reloads.finish(answer)
         if self._reloads.another_is_wanted:
-            self._reload()
+            self._start_over(None, reads=self._reloads.another_reads)
 
     def _cannot_start(self, incoming: Generation) -> None:
         self.start_problems = tuple(incoming.problems)
@@ -398,6 +446,12 @@ class Supervisor:
             now=now,
         )
         return Answer(exits.DONE, overview=overview)
+
+
+def _say_paused(reply: Reply, change: Change, outcome: Answer) -> None:
+    """The outcome of a reload that was to pause or resume functions."""
+    said = change.text if outcome.exit_code == exits.DONE else f"not {change.text}"
+    reply(Answer(outcome.exit_code, f"{said}; {outcome.message}"))
 
 
 SIGNALS: Final[dict[int, tuple[str, Callable[[Supervisor], None]]]] = {

@@ -31,8 +31,10 @@ from geard.supervisor.decisions import process_groups
 from geard.supervisor.fleet import Fleet
 from geard.supervisor.generation import Generation, Slot
 from geard.supervisor.generation import State as GenerationPhase
+from geard.supervisor.pauses import Pauses
 
 CARRIED: Final = (
+    "sharers",
     "fresh_bytes",
     "ready_at",
     "heard_at",
@@ -88,6 +90,7 @@ class ChildState(Struct, frozen=True):
     version: str
     seat: int | None
     fresh_bytes: int = 0
+    sharers: int = 1
 
 
 class SlotState(Struct, frozen=True):
@@ -109,6 +112,7 @@ class GenerationState(Struct, frozen=True):
     config: Config
     slots: tuple[SlotState, ...]
     leaving: tuple[int, ...]
+    paused: tuple[str, ...] = ()
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -182,7 +186,9 @@ def _generation(generation: Generation) -> GenerationState:
         for slot in generation.slots
     )
     leaving = tuple(map(_pid, generation.leaving))
-    return GenerationState(generation.number, generation.state.value, generation.config, slots, leaving)
+    return GenerationState(
+        generation.number, generation.state.value, generation.config, slots, leaving, tuple(generation.paused)
+    )
 
 
 def _child(child: Child) -> ChildState:
@@ -218,9 +224,11 @@ def restore(state: State, fleet: Fleet, adopt: Callable[[Child, ChildState], Non
     """Fill an empty fleet with what there is; `adopt` gives a child its process. The totals with it."""
     children: dict[int, Child] = {}
     for known in state.generations:
-        groups = {group.name: group for group in process_groups(known.config)}
+        groups = {group.name: group for group in process_groups(known.config, known.paused)}
         source = Source(state.config_file, known.config, (), {})
-        generation = Generation(known.number, source, fleet.spawn, state=GenerationPhase(known.state))
+        generation = Generation(
+            known.number, source, fleet.spawn, state=GenerationPhase(known.state), paused=Pauses(known.paused)
+        )
         for each in state.children:
             if each.generation == known.number:
                 children[each.pid] = _restored(

@@ -17,6 +17,7 @@ from geard import exits
 from geard.messages import Stack
 from geard.supervisor.answers import Answer
 from geard.supervisor.child import Child
+from geard.supervisor.pauses import Change
 
 Reply = Callable[[Answer], None]
 
@@ -25,21 +26,31 @@ JOB_IS_GONE: Final = "no such job runs here any more"
 
 
 class Reloads:
-    """The reload under way and the one after it, and who waits for each."""
+    """The reload under way and the one after it, and who waits for each. To pause or resume functions is a reload that
+    need not read the config."""
 
     def __init__(self) -> None:
         self.another_is_wanted = False
+        self.another_reads = False  # the config again
+        self.changes: list[Change] = []  # of what is paused, by the one under way
+        self._changes_of_next: list[Change] = []
         self._waiting: list[Reply] = []
         self._waiting_for_next: list[Reply] = []
 
     def begin(self, reply: Reply | None) -> None:
         """A reload begins, asked for by `reply` and by all who wait for the next."""
         self._waiting = [*self._waiting_for_next, *([reply] if reply else [])]
-        self._waiting_for_next, self.another_is_wanted = [], False
+        self.changes, self._changes_of_next = self._changes_of_next, []
+        self._waiting_for_next, self.another_is_wanted, self.another_reads = [], False, False
 
-    def want_another(self, reply: Reply | None) -> None:
+    def change(self, change: Change) -> None:
+        """Have the next one pause or resume functions."""
+        self._changes_of_next.append(change)
+
+    def want_another(self, reply: Reply | None, *, reads: bool) -> None:
         """Another one is asked for while this one is under way."""
         self.another_is_wanted = True
+        self.another_reads |= reads
         self._waiting_for_next += [reply] if reply else []
 
     def finish(self, answer: Answer) -> None:

@@ -51,6 +51,7 @@ class FakeSupervisor:
         self.stack = 'File "/opt/geard/lib/images.py", line 44, in resize\n    time.sleep(1)'
         self.schedules: tuple[ScheduleState, ...] = ()
         self.last_refusal = ""
+        self.paused: set[str] = set()
         self.deaths = 0
         self.mute = False
         self._going: dict[str, tuple[float, float, float]] = {}
@@ -113,12 +114,15 @@ class FakeSupervisor:
             self._second(second, self._going)
             self._counted_at = second + 1
         self.totals.tick(now)
+        functions = self.totals.functions(list(self.totals.functions()))
+        for name, stats in functions.items():
+            stats.paused = name in self.paused
         return Snapshot(
             time=now, pid=4700, hostname="host",
             build=Build("0.1.0", "3.13.5", "25.9.1"), config="/etc/geard/geard.yaml",
             state="running", age_seconds=7400.0, memory_bytes=31 << 20, generation=3,
             generations=(GenerationStats(3, "current", self.processes),), recent=self.totals.recent(),
-            functions=self.totals.functions(list(self.totals.functions())), servers=self.totals.servers([self.server]),
+            functions=functions, servers=self.totals.servers([self.server]),
             reloads=self.totals.reloads, last_reload_time=now - 7300, last_refusal=self.last_refusal,
             worker_ends=self.totals.worker_ends, recent_worker_deaths=self.deaths,
             failures=tuple(self.totals.failures.groups()), last_failure_number=self.totals.failures.last_number,

@@ -20,6 +20,7 @@ from geard.messages import (
     Jobs,
     OverMemory,
     ReopenLog,
+    Sharers,
     Stack,
     Suspect,
     Suspects,
@@ -175,6 +176,18 @@ HISTORIES: list[History] = [
         "1:ready 2:draining",
     ),
 ]
+
+
+def test_the_processes_are_told_how_many_share_a_rate() -> None:
+    world = World()
+    world.ready(1, 2)
+    assert [child.sharers for child in world.children] == [2, 2]
+    world.signal(signal.SIGTTIN)
+    assert [child.sharers for child in world.children] == [2, 2, 3]
+    world.ready(3)
+    world.signal(signal.SIGTTOU)
+    told = [[each.count for each in world.process(n).told if isinstance(each, Sharers)] for n in (1, 2, 3)]
+    assert told == [[3, 2], [3, 2], []]
 
 
 @pytest.mark.parametrize(("history", "picture"), [each[1:] for each in HISTORIES], ids=[each[0] for each in HISTORIES])
