@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from geard import Capability, Client, Config, config_from, exits
+from geard import Capability, Client, Config, InvalidRequest, Job, WorkerPool, config_from, exits
 from geard.client import Event, Warning  # noqa: A004
 from geard.config.model import Retry
 from geard.errors import JobException
@@ -91,6 +91,20 @@ def test_jobs_submit_further_ones_with_the_client_of_the_process(pool: Pool, cli
         return  # a process with threads is not to be forked
     result = "outer(inner(follow(outer(inner(hi in inner of plain)))))"
     assert list(client.map(function, ["hi"] * 3, concurrency=2)) == [result] * 3
+
+
+def test_the_client_of_jobs_is_closed_when_there_is_none_any_more(shared_job_server: JobServerProcess) -> None:
+    held: list[Client] = []
+
+    def hold(job: Job, workload: str) -> str:
+        held.append(job.client)
+        return str(job.client.echo(b"x"))
+
+    pool = WorkerPool(config_from({"job_servers": [shared_job_server.address], "capabilities": {"hold": hold}}))
+    with pool, Client(shared_job_server.address) as client:
+        assert client.run("hold", "", timeout=DEADLINE_SECONDS) == "b'x'"
+    with pytest.raises(InvalidRequest, match="the client is closed"):
+        held[0].echo(b"x")
 
 
 def test_middleware_can_know_whether_a_job_will_run_again(client: Client) -> None:

@@ -23,6 +23,7 @@ from geard.messages import Start, Suspect
 from geard.presence import Presence, Seat, record_of, records_of
 from geard.printable import printable
 from geard.protocol import Packet
+from geard.worker.attempts import whole
 from geard.worker.isolation import CannotIsolate, Failed, Isolation, assignment
 from geard.worker.job import Job
 from geard.worker.policy import FailedElsewhere
@@ -150,7 +151,7 @@ class Apart:
                 return  # it will not be assigned again, or has been already
 
     def _isolated(self, job: Job, fresh: bool) -> tuple[str, bool, Failed | None]:
-        packet = assignment(job.raw_handle, job.capability.raw_name, job.raw_unique, job.workload)
+        packet = assignment(job.raw_handle, job.capability.raw_name, whole(job.attempts), job.workload)
 
         def relay(answer: Packet) -> None:
             try:

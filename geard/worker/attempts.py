@@ -33,11 +33,22 @@ def read(unique: bytes) -> Attempt:
     return Attempt(1, None, unique)
 
 
+def whole(attempt: Attempt) -> bytes:
+    """A unique that says it, for geard's own processes: no job server would take one so long."""
+    if attempt.first_failed_at is None:
+        return attempt.unique
+    return _head(attempt) + attempt.unique
+
+
 def write(attempt: Attempt) -> bytes:
     """The unique that says it. Raises ValueError for a first attempt."""
     if attempt.number < 2 or attempt.first_failed_at is None:
         raise ValueError(f"{attempt} needs no unique of its own")
-    head = b"%s%d:%d:" % (PREFIX, attempt.number, attempt.first_failed_at)
+    head = _head(attempt)
     if len(head) + len(attempt.unique) <= MAX_UNIQUE_BYTES:
         return head + attempt.unique
     return head + HASHED + blake2b(attempt.unique, digest_size=12).hexdigest().encode()
+
+
+def _head(attempt: Attempt) -> bytes:
+    return b"%s%d:%d:" % (PREFIX, attempt.number, attempt.first_failed_at or 0)

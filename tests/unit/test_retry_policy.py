@@ -106,3 +106,9 @@ def test_any_other_unique_is_a_first_attempt(unique: bytes) -> None:
 @pytest.mark.parametrize("unique", [b"geard:retry:", b"geard:retry:x:1:a", b"geard:retry:1:1:a", b"geard:retry:3:1"])
 def test_a_unique_that_only_begins_so_is_a_first_attempt(unique: bytes) -> None:
     assert attempts.read(unique) == Attempt(1, None, unique)
+
+
+@pytest.mark.parametrize("unique", [b"", b"u-1", b"x" * 100, b"geard:retry:2:5:u"])
+def test_an_isolated_process_is_told_the_attempt_whatever_the_unique(unique: bytes) -> None:
+    for attempt in (Attempt(3, 1_700_000_000, unique), attempts.read(unique)):
+        assert attempts.read(attempts.whole(attempt)) == attempt
