@@ -13,8 +13,8 @@ from geard.deadletters.store import Filter
 class Letters(Protocol):
     """Where they are. Both raise DeadLettersUnusable."""
 
-    def find(self, which: Filter, *, most: int | None = None) -> list[DeadLetter]:
-        """The letters that are meant, the latest first."""
+    def find(self, which: Filter, *, most: int | None = None, workloads: bool = True) -> list[DeadLetter]:
+        """The letters that are meant, the latest first; their workloads only where they are asked for."""
 
     def drop(self, which: Filter) -> int:
         """Forget these; how many they were."""
@@ -24,7 +24,9 @@ def submit_again(client: Client, letters: Letters, which: Filter, *, most: int |
     """Submit each as a background job, the latest first; one is forgotten once a job server has it, and then told.
 
     Raises ConnectionLost, and what `letters` raises: what was not submitted by then stays."""
-    for letter in letters.find(which, most=most):
-        client.submit_background(letter.function, letter.workload, unique=letter.unique or None)
-        letters.drop(Filter((letter.id,)))
-        yield letter
+    for listed in letters.find(which, most=most, workloads=False):
+        this = Filter((listed.id,))
+        for letter in letters.find(this):  # one at a time, since workloads may be large; none, if it went meanwhile
+            client.submit_background(letter.function, letter.workload, unique=letter.unique or None)
+            letters.drop(this)
+            yield letter

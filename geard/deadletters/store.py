@@ -115,10 +115,11 @@ class DeadLetters:
             (count,) = connection.execute(f"SELECT count(*) FROM letters WHERE {where}", values).fetchone()  # noqa: S608
         return int(count)
 
-    def find(self, which: Filter = ALL, *, most: int | None = None) -> list[DeadLetter]:
-        """The letters that are meant, the latest first."""
+    def find(self, which: Filter = ALL, *, most: int | None = None, workloads: bool = True) -> list[DeadLetter]:
+        """The letters that are meant, the latest first; without `workloads`, which may be large, these are empty."""
         where, values = which.where()
-        query = f"SELECT {_COLUMNS}, id FROM letters WHERE {where} ORDER BY last_at DESC, id DESC LIMIT ?"  # noqa: S608
+        columns = _COLUMNS if workloads else _COLUMNS.replace("workload", "x''", 1)
+        query = f"SELECT {columns}, id FROM letters WHERE {where} ORDER BY last_at DESC, id DESC LIMIT ?"  # noqa: S608
         with self._opened() as connection:
             rows = connection.execute(query, [*values, -1 if most is None else most]).fetchall()
         return [DeadLetter(*row) for row in rows]

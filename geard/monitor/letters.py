@@ -51,7 +51,7 @@ class LettersWatch:
         self.error = ""  # why nothing of it is new
         self.counts: dict[str, int] = {}
         self.groups: list[Group] | None = None  # None: nobody looked
-        self.newest: dict[str, list[DeadLetter]] = {}  # of the functions that were looked at
+        self.newest: dict[str, list[DeadLetter]] = {}  # of the functions that were looked at, without workloads
         self._job_servers = job_servers
         self._clock = clock
         self._looked_at = -LOOKED_AT_SECONDS
@@ -93,9 +93,9 @@ class LettersWatch:
         """Forget these; how many they were. Raises DeadLettersUnusable."""
         return self._apart(lambda letters: letters.drop(which))
 
-    def find(self, which: Filter, *, most: int | None = None) -> list[DeadLetter]:
+    def find(self, which: Filter, *, most: int | None = None, workloads: bool = True) -> list[DeadLetter]:
         """The letters that are meant, the latest first. Raises DeadLettersUnusable."""
-        return self._apart(lambda letters: letters.find(which, most=most))
+        return self._apart(lambda letters: letters.find(which, most=most, workloads=workloads))
 
     def retry(self, which: Filter) -> int:
         """Submit these again, at most MOST_AT_ONCE; how many they were. Raises GeardError, which says how many were."""
@@ -121,7 +121,7 @@ class LettersWatch:
         functions = list(self._functions)
 
         def read(letters: DeadLetters) -> tuple[dict[str, int], list[Group] | None, dict[str, list[DeadLetter]]]:
-            newest = {name: letters.find(Filter(function=name), most=NEWEST) for name in functions}
+            newest = {name: letters.find(Filter(function=name), most=NEWEST, workloads=False) for name in functions}
             return letters.counts(), letters.groups() if is_looked_at else None, newest
 
         self.counts, self.groups, self.newest = self._apart(read)

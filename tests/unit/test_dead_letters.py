@@ -91,3 +91,12 @@ def test_all_or_none_of_them_are_kept(letters: DeadLetters) -> None:
     with pytest.raises(DeadLettersUnusable):
         letters.add([letter(3), broken])
     assert letters.count() == 1
+
+
+def test_letters_of_one_error_are_told_from_those_whose_error_holds_it(letters: DeadLetters) -> None:
+    letters.add([letter(1, error="Timeout: 5 s"), letter(2, error="Timeout: 5 s, and more"), letter(3, "other")])
+    assert letters.counts() == {"send": 2, "other": 1}
+    assert letters.drop(Filter(function="send", whole_error="Timeout: 5 s")) == 1
+    (left,) = letters.find(Filter(function="send"), workloads=False)
+    assert (left.error, left.workload) == ("Timeout: 5 s, and more", b"")
+    assert letters.find(Filter((left.id,)))[0].workload == b"\0work 2"

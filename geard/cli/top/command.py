@@ -87,7 +87,10 @@ def _live(terminal: Terminal, watcher: Watcher) -> None:
     while True:
         look = held if view.paused else watcher.last
         columns, lines = terminal.size
-        terminal.show(draw(look, view, width=columns, height=lines, keys=True))
+        try:
+            terminal.show(draw(look, view, width=columns, height=lines, keys=True))
+        except OSError:  # the terminal is gone
+            return
         pressed = terminal.keys()
         if pressed is None:
             return

@@ -125,7 +125,10 @@ class Terminal:
     def _write(self, text: str) -> None:
         data = text.encode(errors="replace")
         while data:
-            data = data[os.write(self._out, data) :]
+            try:
+                data = data[os.write(self._out, data) :]
+            except BlockingIOError:  # another program made it so
+                select.select([], [self._out], [])
 
     def _end(self, number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
