@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.chaos.storm import storm
 from tests.support.servers import Embedded, Gearmand
 
-SECONDS = 4.0
+SECONDS = 3.0
 
 
 def test_signals_and_bad_weather_cost_no_job_and_run_none_twice() -> None:

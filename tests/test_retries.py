@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sqlite3
 import threading
@@ -187,6 +188,30 @@ def test_a_drain_does_not_wait_for_parked_jobs_and_hands_them_back(
     pool.stop()
     serve(Flaky(1))
     assert task.result(60) == "work at 1"
+
+
+def test_jobs_that_wait_to_run_again_outlive_pools_that_come_and_go(
+    serve: Callable[..., WorkerPool], client: Client, job_server: JobServerProcess
+) -> None:
+    ran: set[str] = set()
+    names = {f"b{number}" for number in range(150)}
+
+    def f(workload: str) -> None:
+        time.sleep(random.random() * 0.02)
+        if random.random() < 0.6:
+            raise OSError("not this time")
+        ran.add(workload)
+
+    for name in names:
+        client.submit_background("f", name, unique=name)
+    for _ in range(8):
+        pool = serve(f, greenlets=10, retry={"times": 500, "wait": "0s..50ms"})
+        time.sleep(random.random() * 0.2)  # any moment will do
+        pool.drain()
+        assert pool.join(time.monotonic() + 15), pool.channels
+        pool.stop()
+    serve(f, greenlets=10, retry={"times": 500, "wait": "0s..50ms"})
+    eventually(lambda: ran == names, what="the end of all jobs")
 
 
 def test_what_a_client_has_data_of_does_not_run_again(serve: Callable[..., WorkerPool], client: Client) -> None:

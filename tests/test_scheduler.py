@@ -139,7 +139,7 @@ def test_what_waits_for_a_schedule_that_changed_is_cancelled(job_server: JobServ
         runs = Runs(job_server)
         scheduler.plan({"s": tick("4s", "new")})
         begin = time.time()
-        eventually(lambda: times(runs, "s") and times(runs, "s")[-1] > begin + 9, what="runs that were submitted since")
+        eventually(lambda: times(runs, "s") and times(runs, "s")[-1] > begin + 8, what="runs that were submitted since")
     assert runs.workloads - {b"old"} == {b"new"}
     late = [(unique, workload) for unique, workload in runs.order if int(unique.split(":")[2]) > begin + 1]
     assert {workload for _, workload in late} == {b"new"}

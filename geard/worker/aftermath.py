@@ -66,6 +66,8 @@ class Aftermath:
 
     def after(self, policy: Policy, job: Job, error: BaseException) -> bool:
         """Decide, and do it. True when the job needs no answer: it will run again."""
+        if job.session.lost:
+            return True  # it has been handed to another worker, whose attempt counts
         attempt = job.attempts
         decision = decide(policy, attempt.number, error, self._random)
         if isinstance(decision, Again) and self._again(job, attempt, decision.wait_seconds):

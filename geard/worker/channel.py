@@ -302,7 +302,7 @@ class Channel:
                 elif command is Command.NOOP:
                     noop = True
                 else:
-                    farewell = self._hear_other(session, packet)
+                    farewell = self._hear_other(session, packet) or farewell
         finally:
             session.heard(jobs=jobs, no_jobs=no_jobs, noop=noop)
         if jobs and self.assigned is not None:
@@ -407,7 +407,7 @@ class Channel:
     def _resume(self, job: Job) -> None:
         """Have a job run again that has waited in this process. From any thread."""
         session = job.session
-        if session.lost or self.drained.is_set():
+        if session.lost or session.bade_farewell or self.drained.is_set():
             log.info("%s waited to run again; the job server has handed it to another worker", job)
             return
         self._busy.add(job)
@@ -473,6 +473,9 @@ class Channel:
             release(self._session.connection.descriptor)
 
     def _end(self) -> None:
+        for job in list(self._assigned):  # resumed amid the farewell: closing hands it back
+            self._busy.discard(job)
+        self._assigned.clear()
         if self._session:
             self._session.connection.close()
         self._retire()

@@ -12,7 +12,7 @@ import select
 import threading
 import time
 from importlib import import_module
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, popen_fork
 from typing import TYPE_CHECKING, Any, Final
 
 from geard.worker.forked import STATE
@@ -20,6 +20,9 @@ from geard.worker.forked import STATE
 SHORT_SECONDS: Final = 0.0005
 LONG_SECONDS: Final = 0.02
 """A semaphore of another process is looked at again after so long: at first, and in the end."""
+
+REAPED_SECONDS: Final = 1.0
+"""How long to wait for the exit code of a process that another thread has reaped."""
 
 ATOMIC_BYTES: Final = select.PIPE_BUF
 """What a pipe that can be written to takes without blocking."""
@@ -96,6 +99,23 @@ def install() -> None:
         return read_signed(descriptor)
 
     server.read_signed = read_signed_later
+    _wait_for_who_reaped()
+
+
+def _wait_for_who_reaped() -> None:
+    """Whoever starts a process looks at all others, and may reap one that another native thread waits for. The waiting
+    thread finds it gone a moment before its exit code is there."""
+    poll = popen_fork.Popen.poll
+
+    def poll_again(popen: Any, flag: int = os.WNOHANG) -> int | None:
+        code: int | None = poll(popen, flag)
+        deadline = time.monotonic() + REAPED_SECONDS
+        while code is None and not flag & os.WNOHANG and time.monotonic() < deadline:
+            time.sleep(SHORT_SECONDS)
+            code = popen.returncode
+        return code
+
+    popen_fork.Popen.poll = poll_again  # type: ignore[method-assign, assignment]
 
 
 def _wait(descriptor: int, events: int) -> None:

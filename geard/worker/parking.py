@@ -40,9 +40,13 @@ class Parking:
         return len(self._due) >= self._most
 
     def park(self, job: Job, seconds: float) -> bool:
-        """Have the job resumed after so long. False when there is no room, or nothing is resumed any more."""
+        """Have the job resumed after so long. False when there is no room.
+
+        When nothing is resumed any more it is left as it is: its connection closes, and it is handed back."""
         with self._changed:
-            if self._closed or self.is_full:
+            if self._closed:
+                return True
+            if self.is_full:
                 return False
             heapq.heappush(self._due, (time.monotonic() + seconds, next(self._numbers), job))
             if not self._runs:
