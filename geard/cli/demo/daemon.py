@@ -45,7 +45,8 @@ class DemoDaemon:
     def __init__(self) -> None:
         self.address = f"127.0.0.1:{_free_port()}"
         self._process: subprocess.Popen[bytes] | None = None
-        self._temporary = tempfile.TemporaryDirectory(prefix="geard-demo-")
+        with no_interrupts():  # or there would be a directory that nobody knows of
+            self._temporary = tempfile.TemporaryDirectory(prefix="geard-demo-")
         self._directory = Path(self._temporary.name)
 
     def __repr__(self) -> str:
