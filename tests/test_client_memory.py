@@ -35,12 +35,12 @@ def streaming(peer: Peer, number: int) -> None:
 
 def run(client: Client) -> None:
     with pytest.raises(JobTimeout):
-        client.run("f", "x", timeout=0.1)
+        client.run("f", "x", timeout=1.0)
 
 
 def run_with_events(client: Client) -> None:
     with pytest.raises(JobTimeout):
-        client.run("f", "x", timeout=0.1, on_event=lambda event: None)
+        client.run("f", "x", timeout=1.0, on_event=lambda event: None)
 
 
 def submit_and_forget(client: Client) -> None:
@@ -48,7 +48,7 @@ def submit_and_forget(client: Client) -> None:
 
 
 def map_and_leave(client: Client) -> None:
-    results = client.map("f", ["x"], timeout=0.1)
+    results = client.map("f", ["x"], timeout=1.0)
     with pytest.raises(JobTimeout):
         next(results)
 
