@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(VENV)/bin/geard demo
 
 test: $(STAMP) programs
-	$(PYTHON) -m pytest -n 5 $(ARGS)
+	$(PYTHON) -m pytest -n 3 $(ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -101,8 +101,8 @@ def test_worker_processes_finish_their_jobs_and_go_when_the_supervisor_is_killed
         eventually(lambda: daemon.log.count("the supervisor is gone: draining") == 2)
         daemon.release()
         eventually(lambda: not daemon.left_behind(), what="the end of the worker processes")
+        eventually(lambda: gearmand.status("hold") == (0, 0, 0), what="the end of their connections")
         assert daemon.runs == Counter(["a", "b"])
-        assert gearmand.status("hold") == (0, 0, 0)
 
 
 def test_geard_stop_waits_for_the_jobs_and_says_how_it_went(gearmand: JobServerProcess) -> None:
