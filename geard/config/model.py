@@ -197,3 +197,8 @@ def default_control_socket(environ: Mapping[str, str] = os.environ) -> str:
     if runtime:
         return runtime
     return f"/run/geard/{SOCKET_NAME}" if os.geteuid() == 0 else f"/tmp/geard-{os.geteuid()}.sock"  # noqa: S108
+
+
+def state_directory(config: Config) -> str | None:
+    """Where what outlives a restart is kept; None where nobody named a place."""
+    return config.state_directory or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or None

@@ -6,7 +6,6 @@ that the supervisor is gone, or wants this to end: what waits on the job servers
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
@@ -15,6 +14,7 @@ import threading
 from setproctitle import setproctitle
 
 from geard import exits, logs
+from geard.config.model import state_directory
 from geard.scheduler.memory import MemoryFile
 from geard.scheduler.scheduler import TURN_SECONDS, Scheduler
 from geard.scheduler.states import Plan, States, dump, load_plan
@@ -43,8 +43,7 @@ def main(descriptor: int) -> int:
         except OSError:
             over.set()
 
-    directory = plan.config.state_directory or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or None
-    scheduler = Scheduler(plan, MemoryFile(directory), tell)
+    scheduler = Scheduler(plan, MemoryFile(state_directory(plan.config)), tell)
 
     def listen() -> None:
         for line in lines:

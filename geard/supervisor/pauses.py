@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from geard.config.model import Config
+from geard.config.model import Config, state_directory
 from geard.errors import InvalidRequest
 from geard.printable import printable
 
@@ -81,7 +81,7 @@ class PausesFile:
     @classmethod
     def of(cls, config: Config) -> PausesFile:
         """In the config's state directory, or that of the service manager."""
-        return cls(config.state_directory or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or None)
+        return cls(state_directory(config))
 
     def read(self) -> Pauses:
         """What an earlier supervisor wrote; nothing where there is nothing to be read."""
