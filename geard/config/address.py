@@ -11,6 +11,7 @@ from geard.errors import InvalidRequest
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%\w+)?)\]|(?P<host>[^\[\]:\s/]+))(?::(?P<port>\d+))?")
 
 ADDRESS_EXPECTED = "host, host:port or [v6]:port"
+ADDRESS_PATTERN = r"^(\[[0-9A-Fa-f:.]+(%[0-9A-Za-z_]+)?\]|[^\[\]:\s/]+)(:[0-9]+)?$"
 
 
 def parse_address(text: str, tls: Tls | None = None) -> JobServer:

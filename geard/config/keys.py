@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from geard.config.address import ADDRESS_EXPECTED, parse_address
+from geard.config.address import ADDRESS_EXPECTED, ADDRESS_PATTERN, parse_address
+from geard.config.kinds import kind, kind_of
 from geard.config.model import (
     DEFAULT_PORT,
     Capability,
@@ -59,6 +60,7 @@ retry_times = whole_number(1, 1000)
 # --- job servers -------------------------------------------------------------------------------------------------
 
 
+@kind(ADDRESS_EXPECTED, schema={"type": "string", "pattern": ADDRESS_PATTERN})
 def address(value: Any, at: At) -> JobServer:
     """A job server written as text."""
     if not isinstance(value, str):
@@ -71,6 +73,7 @@ def address(value: Any, at: At) -> JobServer:
         raise Refused(str(error)) from None
 
 
+@kind("a host name or an IP address", schema={"type": "string", "minLength": 1})
 def host(value: Any, at: At) -> str:
     """A host alone: a name, an IPv4 or an IPv6 address."""
     name = text("a host name or an IP address")(value, at)
@@ -79,25 +82,6 @@ def host(value: Any, at: At) -> str:
     if name not in (server.host, f"[{server.host}]"):
         raise Refused("holds a port", expected="the host alone", hint=f"write `port: {server.port}` beside it")
     return server.host
-
-
-def tls(value: Any, at: At) -> Tls | None:
-    """`true` for TLS with the system's authorities, or a mapping."""
-    if isinstance(value, bool):
-        return Tls() if value else None
-    return _tls(value, at)
-
-
-def job_server(value: Any, at: At) -> JobServer:
-    """A job server as text or as a mapping."""
-    return _job_server(value, at) if isinstance(value, Mapping) else address(value, at)
-
-
-def job_servers(value: Any, at: At) -> tuple[JobServer, ...]:
-    """The list of job servers: one at least, none of them twice."""
-    if value == []:
-        raise refuse(value, f"at least one job server, such as [localhost:{DEFAULT_PORT}]", at)
-    return _job_servers(value, at)
 
 
 def check_certificate(tls: Tls, at: At) -> None:
@@ -116,12 +100,29 @@ TLS_KEYS: Final = {
 }
 _tls = record(Tls, TLS_KEYS, Check(frozenset({"ca", "certificate", "key"}), check_certificate))
 
+
+@kind("true or false, or a mapping", either=(boolean, _tls))
+def tls(value: Any, at: At) -> Tls | None:
+    """`true` for TLS with the system's authorities, or a mapping."""
+    if isinstance(value, bool):
+        return Tls() if value else None
+    return _tls(value, at)
+
+
 JOB_SERVER_KEYS: Final = {
     "host": Key(host),
     "port": Key(whole_number(1, 65535)),
     "tls": Key(tls),
 }
 _job_server = record(JobServer, JOB_SERVER_KEYS)
+
+
+@kind(f"{ADDRESS_EXPECTED}, or a mapping", either=(address, _job_server))
+def job_server(value: Any, at: At) -> JobServer:
+    """A job server as text or as a mapping."""
+    return _job_server(value, at) if isinstance(value, Mapping) else address(value, at)
+
+
 _job_servers = list_of(
     job_server,
     f"a list, such as [localhost:{DEFAULT_PORT}]",
@@ -129,39 +130,24 @@ _job_servers = list_of(
 )
 
 
+@kind("a list of job servers, one at least", items=job_server)
+def job_servers(value: Any, at: At) -> tuple[JobServer, ...]:
+    """The list of job servers: one at least, none of them twice."""
+    if value == []:
+        raise refuse(value, f"at least one job server, such as [localhost:{DEFAULT_PORT}]", at)
+    return _job_servers(value, at)
+
+
 # --- capabilities ------------------------------------------------------------------------------------------------
 
 
+@kind(DOTTED_PATH_EXPECTED, schema=kind_of(dotted_path).schema)
 def function(value: Any, at: At) -> Any:
     """A dotted path; in a program, the callable itself."""
     return value if callable(value) else dotted_path(value, at)
 
 
 middleware = list_of(function, "a list of dotted paths, such as [mypackage.with_database]")
-
-
-def capability(value: Any, at: At) -> Capability:
-    """A function alone, or a mapping with its limits."""
-    if isinstance(value, Mapping):
-        return _capability(value, at)
-    if isinstance(value, str) or callable(value):
-        return Capability(function(value, at))
-    raise refuse(value, f"{DOTTED_PATH_EXPECTED}, or a mapping with the keys {', '.join(CAPABILITY_KEYS)}", at)
-
-
-def capabilities(value: Any, at: At) -> dict[str, Capability]:
-    """The functions on offer, by the names that clients call."""
-    expected = "function names with their dotted paths, such as {reverse: geard.examples.reverse}"
-    if not isinstance(value, Mapping) or not value:
-        raise refuse(value, expected, at)
-    found = {}
-    for name, item in value.items():
-        here = at.key(name)
-        with here.reporting():
-            if not isinstance(name, str) or not name or "\0" in name:
-                raise Refused(f"a function's name cannot be {describe(name)}", expected="text without NUL, not empty")
-            found[name] = capability(usable(item), here)
-    return found
 
 
 RETRY_KEYS: Final = {
@@ -173,6 +159,7 @@ RETRY_KEYS: Final = {
 _retry = record(Retry, RETRY_KEYS, Check(frozenset({"on", "not_on"}), check_retry))
 
 
+@kind("a number, or a mapping", either=(retry_times, _retry))
 def retry(value: Any, at: At) -> Retry:
     """How often a job runs again, alone or in a mapping."""
     return _retry(value, at) if isinstance(value, Mapping) else Retry(retry_times(value, at))
@@ -193,9 +180,55 @@ CAPABILITY_KEYS: Final = {
 _capability = record(Capability, CAPABILITY_KEYS)
 
 
+@kind(f"{DOTTED_PATH_EXPECTED}, or a mapping", either=(function, _capability))
+def capability(value: Any, at: At) -> Capability:
+    """A function alone, or a mapping with its limits."""
+    if isinstance(value, Mapping):
+        return _capability(value, at)
+    if isinstance(value, str) or callable(value):
+        return Capability(function(value, at))
+    raise refuse(value, f"{DOTTED_PATH_EXPECTED}, or a mapping with the keys {', '.join(CAPABILITY_KEYS)}", at)
+
+
+@kind("function names, one at least, each with its function", values=capability)
+def capabilities(value: Any, at: At) -> dict[str, Capability]:
+    """The functions on offer, by the names that clients call."""
+    expected = "function names with their dotted paths, such as {reverse: geard.examples.reverse}"
+    if not isinstance(value, Mapping) or not value:
+        raise refuse(value, expected, at)
+    found = {}
+    for name, item in value.items():
+        here = at.key(name)
+        with here.reporting():
+            if not isinstance(name, str) or not name or "\0" in name:
+                raise Refused(f"a function's name cannot be {describe(name)}", expected="text without NUL, not empty")
+            found[name] = capability(usable(item), here)
+    return found
+
+
 # --- schedules -----------------------------------------------------------------------------------------------------
 
 
+@kind("what its encoding can say: text, or with `json` any value")
+def workload(value: Any, at: At) -> Any:
+    """Whether it can be encoded is for check_workloads to say."""
+    return value
+
+
+SCHEDULE_KEYS: Final = {
+    "function": Key(text("the function name that clients would submit")),
+    "workload": Key(workload),
+    "cron": Key(cron),
+    "every": Key(every, "every_seconds"),
+    "timezone": Key(timezone),
+    "encoding": Key(encoding),
+    "unique": Key(text("text")),
+    "catch_up": Key(choice("none", "last")),
+}
+_schedule = record(Schedule, SCHEDULE_KEYS, Check(frozenset({"cron", "every_seconds", "timezone"}), check_when))
+
+
+@kind("names, each with a schedule", values=_schedule)
 def schedules(value: Any, at: At) -> dict[str, Schedule]:
     """Jobs that are submitted at their times, by name."""
     if not isinstance(value, Mapping):
@@ -208,19 +241,6 @@ def schedules(value: Any, at: At) -> dict[str, Schedule]:
                 raise Refused(f"a schedule's name cannot be {describe(name)}", expected="text on one line")
             found[name] = _schedule(usable(item), here)
     return found
-
-
-SCHEDULE_KEYS: Final = {
-    "function": Key(text("the function name that clients would submit")),
-    "workload": Key(lambda value, at: value),
-    "cron": Key(cron),
-    "every": Key(every, "every_seconds"),
-    "timezone": Key(timezone),
-    "encoding": Key(encoding),
-    "unique": Key(text("text")),
-    "catch_up": Key(choice("none", "last")),
-}
-_schedule = record(Schedule, SCHEDULE_KEYS, Check(frozenset({"cron", "every_seconds", "timezone"}), check_when))
 
 
 # --- the config --------------------------------------------------------------------------------------------------
@@ -244,15 +264,6 @@ def check_memory(config: Config, at: At) -> None:
         at.key("max_memory_hard").report("max_memory_hard is not more than max_memory")
 
 
-def config(value: Any, at: At) -> Config:
-    """The whole config."""
-    if not isinstance(value, Mapping):
-        raise Refused(f"a config cannot be {at.describe(value)}", expected="keys with values, such as `processes: 1`")
-    if "capabilities" not in value:
-        at.report("`capabilities` is missing", expected="a function at least: {reverse: geard.examples.reverse}")
-    return _config(value, at)
-
-
 LOGGING_KEYS: Final = {
     "level": Key(choice("debug", "info", "warning", "error", "critical")),
     "format": Key(choice("text", "json")),
@@ -268,6 +279,7 @@ DEAD_LETTER_KEYS: Final = {
 _dead_letters = record(DeadLetterFile, DEAD_LETTER_KEYS)
 
 
+@kind("a path, or a mapping", either=(path, _dead_letters))
 def dead_letters(value: Any, at: At) -> DeadLetterFile:
     """The file alone, or a mapping."""
     return _dead_letters(value, at) if isinstance(value, Mapping) else DeadLetterFile(file=path(value, at))
@@ -311,3 +323,13 @@ _config = record(
     Check(frozenset({"schedules", "encoding"}), check_workloads),
     Check(frozenset({"capabilities", "dead_letters"}), check_dead_letters),
 )
+
+
+@kind("a mapping", either=(_config,))
+def config(value: Any, at: At) -> Config:
+    """The whole config."""
+    if not isinstance(value, Mapping):
+        raise Refused(f"a config cannot be {at.describe(value)}", expected="keys with values, such as `processes: 1`")
+    if "capabilities" not in value:
+        at.report("`capabilities` is missing", expected="a function at least: {reverse: geard.examples.reverse}")
+    return _config(value, at)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from geard.config.address import parse_address
+from geard.config.kinds import kind
 from geard.config.model import Listen, Monitor, Tls
 from geard.config.problems import At, Problems, Refused
 from geard.config.records import Check, Key, list_of, record
@@ -20,8 +21,11 @@ from geard.config.values import boolean, readable_file, refuse, socket_path, tex
 from geard.errors import ConfigError, InvalidRequest
 
 LISTEN_EXPECTED: Final = "host:port such as 127.0.0.1:8733, [::1]:8733, or the path of a Unix socket"
+BASE_PATH_EXPECTED: Final = "a path such as /geard"
+PEER_EXPECTED: Final = "an address such as https://host2:8733"
 
 
+@kind(LISTEN_EXPECTED, schema={"type": "string", "pattern": r"/|:[0-9]+$"})
 def listen(value: Any, at: At) -> Listen:
     """An address, or the path of a Unix socket."""
     if isinstance(value, str) and "/" in value:
@@ -35,36 +39,27 @@ def listen(value: Any, at: At) -> Listen:
     return Listen(server.host, server.port)
 
 
+@kind(BASE_PATH_EXPECTED, schema={"type": "string", "pattern": r"^/"})
 def base_path(value: Any, at: At) -> str:
     """A path that begins with a slash and does not end with one; "/" is none."""
-    expected = "a path such as /geard"
-    path = text(expected)(value, at).rstrip("/")
+    path = text(BASE_PATH_EXPECTED)(value, at).rstrip("/")
     if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
-        raise refuse(value, expected, at)
+        raise refuse(value, BASE_PATH_EXPECTED, at)
     return path
 
 
+@kind(PEER_EXPECTED, schema={"type": "string", "pattern": "^[hH][tT][tT][pP][sS]?://."})
 def peer(value: Any, at: At) -> str:
     """The address of another monitor."""
-    expected = "an address such as https://host2:8733"
-    url = text(expected)(value, at).rstrip("/")
+    url = text(PEER_EXPECTED)(value, at).rstrip("/")
     try:
         parts = urlsplit(url)
         fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         fits = False
     if not fits or parts.query or parts.fragment or parts.username is not None:
-        raise refuse(value, expected, at)
+        raise refuse(value, PEER_EXPECTED, at)
     return url
-
-
-def monitor(value: Any, at: At) -> Monitor:
-    """Where to listen alone, or a mapping."""
-    if isinstance(value, Mapping):
-        return _monitor(value, at)
-    made = Monitor(listen=listen(value, at))
-    check_open(made, at)
-    return made
 
 
 def with_listen(monitor: Monitor, address: str) -> Monitor:
@@ -121,3 +116,13 @@ _monitor = record(
     Check(frozenset({"listen", "password_file", "token_file"}), check_open),
     Check(frozenset({"certificate", "key"}), check_files),
 )
+
+
+@kind("where to listen, or a mapping", either=(listen, _monitor))
+def monitor(value: Any, at: At) -> Monitor:
+    """Where to listen alone, or a mapping."""
+    if isinstance(value, Mapping):
+        return _monitor(value, at)
+    made = Monitor(listen=listen(value, at))
+    check_open(made, at)
+    return made

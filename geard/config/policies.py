@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from geard.config.kinds import kind
 from geard.config.model import Config, Rate, Retry, Wait
 from geard.config.problems import At, Refused
 from geard.config.records import list_of
-from geard.config.units import RATE_EXPECTED, format_duration, parse_rate
+from geard.config.units import DURATION_PATTERN, RATE_EXPECTED, RATE_PATTERN, format_duration, parse_rate
 from geard.config.values import duration, refuse
 from geard.errors import InvalidRequest
 
@@ -16,13 +17,11 @@ WAIT_EXPECTED: Final = "two durations such as 2s..1h, between which the wait gro
 EXCEPTION_EXPECTED: Final = "an exception by its name, such as OSError or smtplib.SMTPException"
 
 _duration = duration()
+_SPAN_PATTERN: Final = rf"^\s*{DURATION_PATTERN}\s*\.\.\s*{DURATION_PATTERN}\s*$"
 
 
-def wait(value: Any, at: At) -> Wait:
-    """`2s..1h`, or one duration."""
-    if not isinstance(value, str) or ".." not in value:
-        seconds = _duration(value, at)
-        return Wait(seconds, seconds)
+@kind("a span such as 2s..1h", schema={"type": "string", "pattern": _SPAN_PATTERN})
+def _span(value: str, at: At) -> Wait:
     least, _, most = value.partition("..")
     try:
         found = Wait(_duration(least.strip(), at), _duration(most.strip(), at))
@@ -34,6 +33,16 @@ def wait(value: Any, at: At) -> Wait:
     return found
 
 
+@kind(WAIT_EXPECTED, either=(_span, _duration))
+def wait(value: Any, at: At) -> Wait:
+    """`2s..1h`, or one duration."""
+    if not isinstance(value, str) or ".." not in value:
+        seconds = _duration(value, at)
+        return Wait(seconds, seconds)
+    return _span(value, at)
+
+
+@kind(RATE_EXPECTED, schema={"type": "string", "pattern": f"^{RATE_PATTERN}$"})
 def rate(value: Any, at: At) -> Rate:
     """`50/s`, `10/m`, `100/h`, `50/s+200`."""
     if not isinstance(value, str):
@@ -45,6 +54,7 @@ def rate(value: Any, at: At) -> Rate:
         raise refuse(value, RATE_EXPECTED, at) from None
 
 
+@kind(EXCEPTION_EXPECTED, schema={"type": "string", "pattern": r"^[^\s.:]+(\.[^\s.:]+)*$"})
 def exception(value: Any, at: At) -> str:
     """The name of an exception. It is imported by the worker processes, and by `geard check`."""
     if not isinstance(value, str) or not all(part.isidentifier() for part in value.split(".")):

@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from geard.config.kinds import kind
 from geard.config.problems import UNUSABLE, At, Refused
 from geard.config.values import Parser, refuse
 
@@ -41,6 +42,7 @@ def record(struct: type[S], keys: Mapping[str, Key], *checks: Check[S]) -> Parse
     required = [name for name, field in fields.items() if infos[field].required]
     expected = f"a mapping with the keys {', '.join(keys)}"
 
+    @kind("a mapping", keys=keys, struct=struct)
     def parse(value: Any, at: At) -> S:
         if not isinstance(value, Mapping):
             raise refuse(value, expected, at)
@@ -74,6 +76,7 @@ def list_of(
 ) -> Parser[tuple[T, ...]]:
     """The parser of a list. Bad items are reported and left out, and so are items that `identity` finds twice."""
 
+    @kind(expected, items=parse_item)
     def parse(value: Any, at: At) -> tuple[T, ...]:
         if not isinstance(value, list | tuple):
             raise refuse(value, expected, at)

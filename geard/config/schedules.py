@@ -6,6 +6,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo, available_timezones
 
 from geard.codec import ENCODING_ERRORS, codec_for
+from geard.config.kinds import kind, kind_of
 from geard.config.model import Config, Schedule
 from geard.config.problems import At, Refused
 from geard.config.values import duration, refuse, text
@@ -18,6 +19,7 @@ TIMEZONE_EXPECTED: Final = "a time zone of the IANA database, such as Europe/Vie
 _duration = duration(least_seconds=1)
 
 
+@kind(CRON_EXPECTED, schema={"type": "string", "minLength": 1})
 def cron(value: Any, at: At) -> str:
     """A cron expression, or a nickname for one."""
     if not isinstance(value, str):
@@ -29,6 +31,7 @@ def cron(value: Any, at: At) -> str:
     return value
 
 
+@kind(EVERY_EXPECTED, schema=kind_of(_duration).schema)
 def every(value: Any, at: At) -> int:
     """An interval."""
     seconds = _duration(value, at)
@@ -37,6 +40,7 @@ def every(value: Any, at: At) -> int:
     return int(seconds)
 
 
+@kind(TIMEZONE_EXPECTED, schema={"type": "string", "minLength": 1})
 def timezone(value: Any, at: At) -> str:
     """The name of a time zone."""
     name = text(TIMEZONE_EXPECTED)(value, at)

@@ -14,13 +14,17 @@ SIZE_EXPECTED: Final = "a size such as 512K, 64M or 2G (a bare number is bytes)"
 
 RATE_EXPECTED: Final = "a whole number of jobs a second, minute or hour, such as 50/s, 10/m or 100/h, or 50/s+200"
 
-_NUMBER: Final = r"\d+(?:\.\d+)?"
+_NUMBER: Final = r"[0-9]+(?:\.[0-9]+)?"
 _DURATION_UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}  # as they follow each other
-_DURATION: Final = re.compile("".join(rf"(?:({_NUMBER}){unit}(?![a-z]))?" for unit in _DURATION_UNITS), re.ASCII)
+_DURATION_PARTS: Final = "".join(rf"(?:({_NUMBER}){unit}(?![a-z]))?" for unit in _DURATION_UNITS)
+_DURATION: Final = re.compile(_DURATION_PARTS, re.ASCII)
+DURATION_PATTERN: Final = rf"(?:{_NUMBER}|(?=.){_DURATION_PARTS})"
 _RATE_PERIODS: Final = {"s": 1, "m": 60, "h": 3600}
-_RATE: Final = re.compile(r"(\d{1,9})/([smh])(?:\+(\d{1,9}))?", re.ASCII)
+RATE_PATTERN: Final = r"([0-9]{1,9})/([smh])(?:\+([0-9]{1,9}))?"
+_RATE: Final = re.compile(RATE_PATTERN, re.ASCII)
 _SIZE_UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
-_SIZE: Final = re.compile(rf"({_NUMBER})(?:([KMG])(?:iB)?)?", re.ASCII)
+SIZE_PATTERN: Final = rf"({_NUMBER})(?:([KMG])(?:iB)?)?"
+_SIZE: Final = re.compile(SIZE_PATTERN, re.ASCII)
 
 
 def parse_duration(text: str) -> float:

@@ -12,10 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from geard.codec import ENCODING_EXPECTED, codec_for
+from geard.config.kinds import kind, kind_of
 from geard.config.problems import At, Refused
 from geard.config.units import (
     DURATION_EXPECTED,
+    DURATION_PATTERN,
     SIZE_EXPECTED,
+    SIZE_PATTERN,
     format_duration,
     format_size,
     parse_duration,
@@ -27,7 +30,9 @@ T = TypeVar("T")
 Parser = Callable[[Any, At], T]
 
 DOTTED_PATH_EXPECTED: Final = "a dotted path: module.attr or module:attr"
+AUTO_EXPECTED: Final = "auto (one per core)"
 MAX_SOCKET_PATH_BYTES: Final = 107  # of a Unix socket's address, on Linux
+PATH: Final = {"type": "string", "minLength": 1}
 
 
 def refuse(value: object, expected: str, at: At, hint: str = "") -> Refused:
@@ -38,6 +43,7 @@ def refuse(value: object, expected: str, at: At, hint: str = "") -> Refused:
 def text(expected: str) -> Parser[str]:
     """Text, not empty and without a NUL."""
 
+    @kind(expected, schema={"type": "string", "minLength": 1})
     def parse(value: Any, at: At) -> str:
         if not isinstance(value, str):
             quotable = isinstance(value, int | float)
@@ -49,6 +55,7 @@ def text(expected: str) -> Parser[str]:
     return parse
 
 
+@kind("text without spaces", schema={"type": "string", "pattern": r"^\S+$"})
 def client_id(value: Any, at: At) -> str:
     """How the job server names us."""
     expected = "text without spaces"
@@ -58,6 +65,7 @@ def client_id(value: Any, at: At) -> str:
     return name
 
 
+@kind("true or false", schema={"type": "boolean"})
 def boolean(value: Any, at: At) -> bool:
     """true or false."""
     if not isinstance(value, bool):
@@ -69,6 +77,7 @@ def choice(*options: str) -> Parser[str]:
     """One of a few words."""
     expected = f"one of {', '.join(options)}"
 
+    @kind(expected, schema={"enum": list(options)})
     def parse(value: Any, at: At) -> str:
         if value not in options:
             raise refuse(value, expected, at)
@@ -82,6 +91,7 @@ def whole_number(least: int, most: int | None = None, *, words: Sequence[str] = 
     bounds = f"of {least:,} or more" if most is None else f"from {least:,} to {most:,}"
     expected = ", or ".join([f"a whole number {bounds}", *words])
 
+    @kind(expected, schema={"type": "integer", "minimum": least} | ({} if most is None else {"maximum": most}))
     def parse(value: Any, at: At) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             numeric = isinstance(value, str) and value.isdecimal()
@@ -94,12 +104,18 @@ def whole_number(least: int, most: int | None = None, *, words: Sequence[str] = 
     return parse
 
 
+@kind(AUTO_EXPECTED, schema={"const": "auto"})
+def _auto(value: Any, at: At) -> int:
+    return len(os.sched_getaffinity(0))
+
+
+_processes = whole_number(1, 1000, words=[AUTO_EXPECTED])
+
+
+@kind(kind_of(_processes).words, either=(_auto, _processes))
 def processes(value: Any, at: At) -> int:
     """A number of worker processes; `auto` is one per core that this process may use."""
-    return len(os.sched_getaffinity(0)) if value == "auto" else _processes(value, at)
-
-
-_processes = whole_number(1, 1000, words=["auto (one per core)"])
+    return _auto(value, at) if value == "auto" else _processes(value, at)
 
 
 def duration(*, least_seconds: float = 0.0) -> Parser[float]:
@@ -108,6 +124,7 @@ def duration(*, least_seconds: float = 0.0) -> Parser[float]:
     if least_seconds:
         expected += f", at least {format_duration(least_seconds)}"
 
+    @kind(expected, schema=_measured(DURATION_PATTERN, least_seconds))
     def parse(value: Any, at: At) -> float:
         seconds = _measure(value, parse_duration, expected, at)
         if not least_seconds <= seconds < float("inf"):
@@ -123,6 +140,7 @@ def size(least_bytes: int, most_bytes: int | None = None) -> Parser[int]:
     if most_bytes is not None:
         expected += f" and at most {format_size(most_bytes)}"
 
+    @kind(expected, schema=_measured(SIZE_PATTERN, least_bytes))
     def parse(value: Any, at: At) -> int:
         found = _measure(value, parse_size, expected, at)
         whole = isinstance(found, int) or found.is_integer()
@@ -131,6 +149,10 @@ def size(least_bytes: int, most_bytes: int | None = None) -> Parser[int]:
         return int(found)
 
     return parse
+
+
+def _measured(pattern: str, least: float) -> dict[str, Any]:
+    return {"anyOf": [{"type": "number", "minimum": least}, {"type": "string", "pattern": f"^{pattern}$"}]}
 
 
 def _measure(value: Any, parse: Callable[[str], float], expected: str, at: At) -> float:
@@ -144,6 +166,7 @@ def _measure(value: Any, parse: Callable[[str], float], expected: str, at: At) -
     return value
 
 
+@kind(ENCODING_EXPECTED, schema={"type": "string", "minLength": 1})
 def encoding(value: Any, at: At) -> str:
     """`bytes`, `json` or a text codec that Python knows."""
     if not isinstance(value, str):
@@ -154,6 +177,7 @@ def encoding(value: Any, at: At) -> str:
         raise Refused(f"{at.shown(repr(value))} is not a text codec", expected=ENCODING_EXPECTED) from None
 
 
+@kind(DOTTED_PATH_EXPECTED, schema={"type": "string", "pattern": r"^[^\s.:]+(\.[^\s.:]+)*[.:][^\s.:]+(\.[^\s.:]+)*$"})
 def dotted_path(value: Any, at: At) -> str:
     """The name of something to import."""
     if not isinstance(value, str):
@@ -164,11 +188,13 @@ def dotted_path(value: Any, at: At) -> str:
     return value
 
 
+@kind("a path", schema=PATH)
 def path(value: Any, at: At) -> str:
     """An absolute path; a relative one starts from the working directory."""
     return os.path.normpath(os.path.join(at.directory, text("a path")(value, at)))
 
 
+@kind("a directory", schema=PATH)
 def working_directory(value: Any, at: At) -> str:
     """A directory that exists. Other relative paths start in it; a relative one itself in the current directory."""
     found = os.path.abspath(text("a path")(value, at))
@@ -177,6 +203,7 @@ def working_directory(value: Any, at: At) -> str:
     return found
 
 
+@kind("a directory or an archive", schema=PATH)
 def import_location(value: Any, at: At) -> str:
     """Where modules are imported from: a directory or an archive that exists."""
     found = path(value, at)
@@ -184,6 +211,7 @@ def import_location(value: Any, at: At) -> str:
     return found
 
 
+@kind("a file that exists", schema=PATH)
 def readable_file(value: Any, at: At) -> str:
     """A file that exists and that we may read."""
     found = path(value, at)
@@ -196,6 +224,7 @@ def readable_file(value: Any, at: At) -> str:
     return found
 
 
+@kind("a file", schema=PATH)
 def log_file(value: Any, at: At) -> str:
     """A file that can be made where it is not yet."""
     found = path(value, at)
@@ -207,6 +236,7 @@ def log_file(value: Any, at: At) -> str:
     return found
 
 
+@kind(f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes", schema=PATH)
 def socket_path(value: Any, at: At) -> str:
     """The path of a Unix socket."""
     found = path(value, at)

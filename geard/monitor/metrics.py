@@ -51,17 +51,29 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """Every metric there is, now."""
-        daemon = self._state.own
-        yield _gauge("geard_up", "Whether the supervisor answers.", float(daemon.is_heard))
-        if daemon.snapshot:
-            yield from _daemon(daemon.snapshot)
-        yield from _schedules(self._state.schedules.states)
-        if self._state.letters.path:
-            letters = "Jobs that failed for good and are kept."
-            yield _by("geard_dead_letters", letters, "function", dict(self._state.letters.counts))
-        yield from _job_servers([watch.view() for watch in self._state.watches])
+        daemon, letters = self._state.own, self._state.letters
+        counts = dict(letters.counts) if letters.path else None
+        views = [watch.view() for watch in self._state.watches]
+        yield from families(daemon.is_heard, daemon.snapshot, self._state.schedules.states, counts, views)
         alive = [process.pid for process in daemon.snapshot.processes] if daemon.snapshot else []
         yield from self._users.collect(alive if daemon.is_heard else None)
+
+
+def families(
+    is_heard: bool,
+    snapshot: Snapshot | None,
+    schedules: Iterable[ScheduleState],
+    letters: dict[str, int] | None,
+    job_servers: Iterable[JobServerView],
+) -> Iterator[Metric]:
+    """Geard's own metrics; what is None is not known, and has none."""
+    yield _gauge("geard_up", "Whether the supervisor answers.", float(is_heard))
+    if snapshot:
+        yield from _daemon(snapshot)
+    yield from _schedules(schedules)
+    if letters is not None:
+        yield _by("geard_dead_letters", "Jobs that failed for good and are kept.", "function", letters)
+    yield from _job_servers(job_servers)
 
 
 def _daemon(snapshot: Snapshot) -> Iterator[Metric]:
@@ -114,6 +126,7 @@ def _daemon(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _schedules(states: Iterable[ScheduleState]) -> Iterator[Metric]:
+    states = list(states)
     known = [
         ("geard_schedule_next_timestamp_seconds", "When it is due next.", "next_at"),
         ("geard_schedule_last_submitted_timestamp_seconds", "When this daemon last submitted it.", "submitted_at"),
@@ -124,7 +137,8 @@ def _schedules(states: Iterable[ScheduleState]) -> Iterator[Metric]:
         yield _by(name, text, "schedule", {key: value for key, value in values.items() if value is not None})
 
 
-def _job_servers(views: list[JobServerView]) -> Iterator[Metric]:
+def _job_servers(views: Iterable[JobServerView]) -> Iterator[Metric]:
+    views = list(views)
     yield _by("gearman_up", "Whether the job server answers.", "server", {view.name: float(view.up) for view in views})
     queued = GaugeMetricFamily("gearman_jobs_queued", "Jobs that wait.", labels=["server", "function", "priority"])
     running = GaugeMetricFamily("gearman_jobs_running", "Jobs that run.", labels=["server", "function"])

@@ -253,4 +253,4 @@ def is_key(line: str) -> bool:
     """Whether a comment of the example is a key of the config or of `logging`, commented out."""
     name = line.removeprefix("# ").partition(":")[0]
     known: set[Any] = {*CONFIG_KEYS, *(f"  {key}" for key in LOGGING_KEYS)}
-    return line.startswith("# ") and name in known and not line.startswith("# level: debug,")
+    return line.startswith("# ") and name in known

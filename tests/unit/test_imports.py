@@ -92,6 +92,7 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
     },
     "pytest_plugin": {"config", "client", "worker", "testing"},
     "examples": {"worker"},
+    "reference": {"cli", "config", "errors", "exits", "monitor", "scheduler", "stats"},
 }
 GEVENT = {"supervisor", "jobserver", "monitor"}
 GEVENT_FILES = {
