@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
 import signal
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,35 +14,15 @@ from geard.cli.demo.jobs import Row
 from geard.cli.demo.stage import row_line
 from geard.client import Status
 from tests.support.commands import Running, geard
+from tests.support.left_behind import nothing_left
 from tests.support.waiting import eventually
-
-PR_SET_CHILD_SUBREAPER = 36
 
 
 @pytest.fixture
 def surroundings() -> Iterator[dict[str, str]]:
-    """Environment variables for the demo. After the test no process and no file of it is left: its orphans would
-    become our children."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
-    before = children()
-    try:
-        with tempfile.TemporaryDirectory(prefix="geard-test-") as directory:
-            yield {"TMPDIR": directory}
-            left = children() - before
-            assert not left, [Path(f"/proc/{pid}/cmdline").read_text() for pid in left]
-            assert os.listdir(directory) == []
-    finally:
-        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-
-
-def children() -> set[int]:
-    """Our own child processes."""
-    found: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError):  # a thread that has just ended; its children are another's now
-            found |= {int(pid) for pid in (task / "children").read_text().split()}
-    return found
+    """Environment variables for the demo, of which nothing may be left."""
+    with nothing_left() as variables:
+        yield variables
 
 
 def test_it_shows_each_kind_of_job_in_plain_lines_where_there_is_no_terminal(surroundings: dict[str, str]) -> None:

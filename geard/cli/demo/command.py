@@ -12,9 +12,9 @@ import click
 
 from geard import __version__, examples
 from geard.cli.demo.daemon import CAPABILITIES, DemoDaemon
-from geard.cli.demo.interrupts import one_interrupt
 from geard.cli.demo.jobs import acts, run_act
 from geard.cli.demo.stage import stage
+from geard.cli.interrupts import one_interrupt
 from geard.client import Client
 from geard.config import default_path
 from geard.errors import ConfigError, GeardError
