@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -135,6 +137,44 @@ def test_a_worker_process_that_dies_during_an_upgrade_is_replaced_and_a_term_is_
             assert daemon.wait() == 0
             upgrade.wait(60)
         assert "stopped in" in daemon.log
+
+
+def test_a_signal_that_another_thread_has_caught_is_heard_by_the_code_executed_in_our_place() -> None:
+    code = """
+import os, signal, sys, threading
+import gevent
+from geard.supervisor import signals
+
+heard = []
+handler = signals.Handler(signal.SIGTERM, lambda: heard.append(signal.SIGTERM))
+if len(sys.argv) == 1:
+    signals.block([signal.SIGTERM, signal.SIGHUP])
+    def catch():
+        signals.unblock([signal.SIGTERM])
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    thread = threading.Thread(target=catch)
+    thread.start()
+    thread.join()
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.set_inheritable(signals.descriptor(), True)
+    os.execv(sys.executable, [sys.executable, __file__, str(signals.descriptor())])
+signals.Handler(signal.SIGHUP, lambda: heard.append(signal.SIGHUP))
+signals.take_over(int(sys.argv[1]))
+assert heard == [signal.SIGTERM], heard
+signals.unblock([signal.SIGHUP])
+gevent.sleep(0.01)
+assert heard == [signal.SIGTERM, signal.SIGHUP], heard
+handler.cancel()
+assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+"""
+    with tempfile.TemporaryDirectory(prefix="geard-test-") as directory:
+        script = Path(directory) / "upgraded.py"
+        script.write_text(code)
+        run = [sys.executable, str(script)]
+        done = subprocess.run(
+            run, capture_output=True, text=True, timeout=60, env=os.environ | {"PYTHONPATH": os.getcwd()}
+        )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("option", ["--embedded", "--watch"])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-
-import gevent
+from functools import partial
 
 from geard.config.model import Config
 from geard.deadletters.keep import Keep
@@ -14,6 +13,7 @@ from geard.deadletters.keep import dump as dump_keep
 from geard.scheduler import states
 from geard.scheduler.states import Plan, States
 from geard.supervisor.beside import Beside, module_command
+from geard.supervisor.signals import Handler
 
 
 class Companions:
@@ -44,7 +44,7 @@ class Companions:
         self._all = (self._scheduler, self._keeper)
         self._to_resume: list[Beside] = []
         self.paused = False
-        self._reopen_log = gevent.signal_handler(signal.SIGUSR1, self._signal, signal.SIGUSR1)
+        self._reopen_log = Handler(signal.SIGUSR1, partial(self._signal, signal.SIGUSR1))
 
     def needed_by(self, config: Config) -> None:
         """A worker process is about to start with this config: have what it needs."""

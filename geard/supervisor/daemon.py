@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import gevent
@@ -26,7 +27,7 @@ from geard.config.model import Config, default_control_socket
 from geard.errors import ConfigError, InvalidRequest, Problem
 from geard.messages import FromChild, Start
 from geard.presence import Presence, Seats
-from geard.supervisor import upgrade
+from geard.supervisor import signals, upgrade
 from geard.supervisor.answers import Answer, Identity
 from geard.supervisor.child import Child
 from geard.supervisor.companions import Companions
@@ -117,8 +118,10 @@ class Daemon:
     def run(self) -> int:
         """Run until the last worker process is gone; the exit code. Raises what entering `beside` raises."""
         log.info("geard %s, pid %d, config %s", __version__, os.getpid(), self._source.file)
-        handlers = [gevent.signal_handler(number, self._events.put, Signalled(number)) for number in SIGNALS]
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a supervisor before us in this process has blocked them
+        handlers = [signals.Handler(number, partial(self._events.put, Signalled(number))) for number in SIGNALS]
+        signals.unblock(SIGNALS)  # a supervisor before us in this process has blocked them
+        if self._state and self._state.signals is not None:
+            signals.take_over(self._state.signals)
         try:
             with self._beside:
                 return self._supervise()
@@ -219,13 +222,14 @@ class Daemon:
             listener=self._control.descriptor if self._control else None,
             socket_path=self._control.path if self._control else "",
             presence=self._seats.presence.descriptor if self._seats else None,
+            signals=signals.descriptor(),
             dead_letters_address=self._companions.dead_letters_address,
         )
         try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they wait for the new code
+            signals.block(SIGNALS)  # they wait for the new code
             upgrade.execute(state, sys.argv[1:])
         except OSError as error:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            signals.unblock(SIGNALS)
             for process in processes:
                 process.resume()
             self._companions.resume()

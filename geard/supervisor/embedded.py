@@ -16,6 +16,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
@@ -32,6 +33,7 @@ from geard.jobserver.listeners import CannotListen
 from geard.jobserver.options import Options
 from geard.messages import how_it_ended
 from geard.supervisor.decisions import crashes_in_a_row, restart_delay_seconds
+from geard.supervisor.signals import Handler
 
 ELSEWHERE: Final = JobServer("127.0.0.1", DEFAULT_PORT)
 """Where to listen when the first job server of the config is another machine's."""
@@ -89,7 +91,7 @@ class Embedded:
         except BaseException:
             self._server.stop()
             raise
-        self._reopen_log = gevent.signal_handler(signal.SIGUSR1, self._server.signal, signal.SIGUSR1)
+        self._reopen_log = Handler(signal.SIGUSR1, partial(self._server.signal, signal.SIGUSR1))
         self._keeper = gevent.spawn(self._keep)
         return self
 
@@ -101,7 +103,7 @@ class Embedded:
             self._server.signal(signal.SIGKILL)  # it has acknowledged no job yet
 
         # Beside the daemon's own handlers, whose turn to stop things comes once the first worker process has started.
-        handlers = [gevent.signal_handler(number, give_up, number) for number in STOPS]
+        handlers = [Handler(number, partial(give_up, number)) for number in STOPS]
         try:
             self._server.spawn()
             if not told_to_stop:

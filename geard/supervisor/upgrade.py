@@ -134,6 +134,7 @@ class State(Struct, frozen=True, kw_only=True):
     listener: int | None = None  # of the control socket
     socket_path: str = ""  # where that is
     presence: int | None = None
+    signals: int | None = None  # where those wait that nobody was told of
     dead_letters_address: str = ""
 
     @property
@@ -329,7 +330,9 @@ def execute(state: State, arguments: list[str]) -> None:
     Comes back only by raising OSError, with all as it was."""
     memory = os.memfd_create("geard-upgrade")
     handed_on = [memory, *(child.descriptor for child in state.children)]
-    handed_on += [descriptor for descriptor in (state.listener, state.presence) if descriptor is not None]
+    handed_on += [
+        descriptor for descriptor in (state.listener, state.presence, state.signals) if descriptor is not None
+    ]
     try:
         with open(memory, "wb", closefd=False) as file:
             file.write(msgspec.json.encode(state))
