@@ -4,6 +4,8 @@ PYTHON := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 NEEDS  := gearman-job-server:/usr/sbin/gearmand gearman-tools:/usr/bin/gearman stunnel4:/usr/bin/stunnel4 zsh:/usr/bin/zsh fish:/usr/bin/fish redis-server:/usr/bin/redis-server postgresql:/usr/bin/pg_ctlcluster \
           chromium:/usr/bin/chromium prometheus:/usr/bin/prometheus tmux:/usr/bin/tmux
+# Hundreds of processes start in a test run: each would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types bench chaos soak screenshots clean programs
 
