@@ -10,11 +10,12 @@ import click
 
 from geard import exits
 from geard.cli.answers import aligned
-from geard.cli.output import say
+from geard.cli.output import say, write_bytes
 from geard.cli.schedules import upcoming
 from geard.config import Capability, Config, default_path, examine_config, format_duration
 from geard.config.units import format_rate
 from geard.findings import Served
+from geard.reference import schema_text
 from geard.supervisor.decisions import process_groups
 from geard.supervisor.imports import import_capabilities
 
@@ -31,10 +32,9 @@ HEADER: Final[tuple[str, ...]] = (
 
 
 @click.command(short_help="Say what is wrong with a config, or what it would run.")
-@click.option(
-    "-c", "--config", "path", type=click.Path(), default=default_path, metavar="FILE", help="The config file."
-)
-def check(path: str) -> None:
+@click.option("-c", "--config", "path", type=click.Path(), metavar="FILE", help="The config file.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of a config, for editors, and look at none.")
+def check(path: str | None, schema: bool) -> None:
     """Read the config, import its capabilities as a worker process would, and show what would run.
 
     Without -c it is $GEARD_CONFIG, or the first of geard.yaml, etc/geard.yaml, /etc/geard.yaml and
@@ -42,9 +42,14 @@ def check(path: str) -> None:
 
     \b
     Exit codes: 0 the config can run, 78 it cannot, and stderr says why.
-    Example:    geard check -c etc/geard.yaml
+    Examples:
+      geard check -c etc/geard.yaml
+      geard check --schema > geard.schema.json
     """
-    source = examine_config(path)
+    if schema:
+        write_bytes(schema_text().encode())
+        return
+    source = examine_config(path or default_path())
     findings, problems = import_capabilities(source.config)
     source = source.with_problems([*problems, *findings.problems])
     for problem in source.problems:

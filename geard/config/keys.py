@@ -130,7 +130,7 @@ _job_servers = list_of(
 )
 
 
-@kind("a list of job servers, one at least", items=job_server)
+@kind("a list of job servers, one at least", items=job_server, schema={"minItems": 1})
 def job_servers(value: Any, at: At) -> tuple[JobServer, ...]:
     """The list of job servers: one at least, none of them twice."""
     if value == []:
@@ -190,7 +190,7 @@ def capability(value: Any, at: At) -> Capability:
     raise refuse(value, f"{DOTTED_PATH_EXPECTED}, or a mapping with the keys {', '.join(CAPABILITY_KEYS)}", at)
 
 
-@kind("function names, one at least, each with its function", values=capability)
+@kind("function names, one at least, each with its function", values=capability, schema={"minProperties": 1})
 def capabilities(value: Any, at: At) -> dict[str, Capability]:
     """The functions on offer, by the names that clients call."""
     expected = "function names with their dotted paths, such as {reverse: geard.examples.reverse}"

@@ -17,8 +17,8 @@ P = TypeVar("P", bound=Callable[..., Any])
 
 
 class Kind(NamedTuple):
-    """`words` say what the value is. `schema` is that of one scalar; or `either`, `items`, `values` and `keys` say
-    which other kinds it is made of, by their parsers."""
+    """`words` say what the value is. `schema` is that of one scalar, or what goes for a list or a mapping as a whole;
+    `either`, `items`, `values` and `keys` say which other kinds it is made of, by their parsers."""
 
     words: str
     schema: Mapping[str, Any] = {}
