@@ -19,6 +19,7 @@ from geard.printable import printable
 
 COMMANDS: Final = {  # name -> the module and the attribute that hold it
     "demo": "geard.cli.demo:demo",
+    "init": "geard.cli.init:init",
     "bench": "geard.cli.bench:bench",
     "check": "geard.cli.check:check",
     "run": "geard.cli.run:run",

@@ -6,6 +6,7 @@ Those under systemd/ are what this makes for /opt/geard/bin/geard and a config i
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from string import Template
@@ -54,7 +55,7 @@ WatchdogSec=30
 RuntimeDirectory=$runtime_directory
 StateDirectory=$runtime_directory
 LogsDirectory=$runtime_directory
-WorkingDirectory=%S/$runtime_directory
+WorkingDirectory=$working_directory
 UMask=0027
 ${writable}LimitNOFILE=65536
 OOMPolicy=continue
@@ -134,20 +135,37 @@ def closed_directory(path: str) -> str:
     return next((str(parent) for parent in parents if parent.exists() and not parent.stat().st_mode & 0o001), "")
 
 
+def quoted(path: str) -> str:
+    """A path as ExecStart takes it for one word. `%i` and its like stay what they are: units name instances by it."""
+    if re.fullmatch(r"[\w@%+=:,./-]+", path, re.ASCII):
+        return path
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$").replace("%", "%%")
+    return f'"{escaped}"'
+
+
 def render(
-    config: Config, file: str, geard: str, *, user: str | None = None, name: str = "geard", about: str = ""
+    config: Config,
+    file: str,
+    geard: str,
+    *,
+    user: str | None = None,
+    name: str = "geard",
+    about: str = "",
+    working_directory: str = "",
 ) -> str:
-    """The text of the unit. `name` is that of its directories under /run, /var/lib and /var/log. Pure."""
+    """The text of the unit. `name` is that of its directories under /run, /var/lib and /var/log; without a
+    `working_directory` it works in the one under /var/lib. Pure."""
     elsewhere = {os.path.dirname(path) for path in (config.control_socket, config.logging.file) if path}
     elsewhere -= {f"/run/{name}", f"/var/lib/{name}", f"/var/log/{name}"}
     in_home = any(path.startswith(("/home/", "/root/")) for path in (file, geard, *config.python_path))
     return TEMPLATE.substitute(
         about=about,
         geard=geard,
-        config=file,
+        config=quoted(file),
         socket=config.control_socket or f"%t/{name}/geard.sock",
         stop_seconds=round(config.shutdown_timeout_seconds) + STOP_MARGIN_SECONDS,
         runtime_directory=name,
+        working_directory=working_directory.replace("%", "%%") or f"%S/{name}",
         environment_file=f"/etc/default/{name}",
         writable=f"ReadWritePaths={' '.join(sorted(elsewhere))}\n" if elsewhere else "",
         user=f"User={user}" if user else "DynamicUser=yes",

@@ -53,7 +53,7 @@ def test_it_is_a_schema_and_describes_every_key() -> None:
     assert set(re.findall(r'"\$ref": "([^"]*)"', texts)) == {"#/definitions/reference"}  # nothing outside of it
 
 
-@pytest.mark.parametrize("path", ["etc/geard.yaml", "tests/bench/geard.yaml"])
+@pytest.mark.parametrize("path", ["etc/geard.yaml", "tests/bench/geard.yaml", "geard/cli/init/files/geard.yaml.txt"])
 def test_the_configs_of_the_repository_are_valid(path: str) -> None:
     assert complaints((ROOT / path).read_text()) == []
 
