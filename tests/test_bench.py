@@ -179,7 +179,7 @@ def test_a_drain_is_measured_in_its_middle_or_as_a_whole() -> None:
 
 
 def test_the_table_says_what_each_job_costs_and_what_failed() -> None:
-    first, last = Reading(1.0, 0.5, None, 2.0), Reading(3.0, 0.6, 9.0, 2.5)
+    first, last = Reading(1.0, 0.5, None, 2.0, {7: 1.0, 8: 1.0}), Reading(3.0, 0.6, 9.0, 2.5, {7: 1.4, 8: 1.1})
     figures = Figures.between(first, last, 20_000, failed=7)
     none = Figures(0, 0.0, 0.0)
     trip = RoundTrip.of([0.001] * 98 + [0.002, 0.5])
@@ -189,11 +189,11 @@ def test_the_table_says_what_each_job_costs_and_what_failed() -> None:
         "re\\x1bverse: 20,000 jobs of 100 bytes",
         "2 worker processes with 50 greenlets, on a job server of its own, here:4730",
         "",
-        "                             JOBS/S  CPU A JOB:  CLIENT  WORKER  JOB SERVER",
-        "submitted in the background  10,000              5.0 µs       -     25.0 µs",
-        "drained                         0.0                   -       -           -",
-        "foreground, 8 at a time         0.0                   -       -           -",
-        "foreground, one at a time       0.0                   -       -           -",
+        "                             JOBS/S  CPU A JOB:  CLIENT  WORKER  JOB SERVER  ITS BUSIEST THREAD",
+        "submitted in the background  10,000              5.0 µs       -     25.0 µs             20.0 µs",
+        "drained                         0.0                   -       -           -                   -",
+        "foreground, 8 at a time         0.0                   -       -           -                   -",
+        "foreground, one at a time       0.0                   -       -           -                   -",
         "",
         "round trip  p50 1.00 ms, p99 500.00 ms",
         "memory      worker process 33.0 MiB, job server 28.0 MiB, and 700 bytes for each job in its queue",

@@ -239,6 +239,7 @@ class Bench:
             time.thread_time() if client else None,  # the client's work is done by the thread that calls it
             usage.cpu_seconds_of_tree(daemon.pid) if daemon else None,
             usage.cpu_seconds(self._server_pid) if self._server_pid else None,
+            usage.cpu_seconds_of_threads(self._server_pid) if self._server_pid else {},
         )
 
     def _server_bytes(self) -> int | None:

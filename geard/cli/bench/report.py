@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -22,11 +22,12 @@ class Reading(Struct, frozen=True):
     client: float | None
     worker: float | None
     job_server: float | None
+    job_server_threads: Mapping[int, float] = {}  # each thread's
 
 
 class Figures(Struct, frozen=True):
     """What so many jobs took. CPU times are those of all of them together: of the client, of the daemon with its worker
-    processes, and of the job server."""
+    processes, of the job server, and of the busiest of its threads, which uses one core at most."""
 
     jobs: int
     seconds: float
@@ -35,6 +36,7 @@ class Figures(Struct, frozen=True):
     client_cpu_seconds: float | None = None
     worker_cpu_seconds: float | None = None
     job_server_cpu_seconds: float | None = None
+    job_server_busiest_thread_cpu_seconds: float | None = None
 
     @classmethod
     def between(cls, first: Reading, last: Reading, jobs: int, *, failed: int = 0) -> Figures:
@@ -47,6 +49,10 @@ class Figures(Struct, frozen=True):
             _difference(first.client, last.client),
             _difference(first.worker, last.worker),
             _difference(first.job_server, last.job_server),
+            max(
+                (cpu - first.job_server_threads.get(thread, 0.0) for thread, cpu in last.job_server_threads.items()),
+                default=None,
+            ),
         )
 
 
@@ -123,7 +129,8 @@ def lines(report: Report) -> list[Line]:
         _row(f"foreground, {report.concurrency:,} at a time", report.foreground),
         _row("foreground, one at a time", report.one_at_a_time),
     ]
-    head, *body = aligned([("", "JOBS/S", "CPU A JOB:  CLIENT", "WORKER", "JOB SERVER"), *rows], [False, *[True] * 4])
+    header = ("", "JOBS/S", "CPU A JOB:  CLIENT", "WORKER", "JOB SERVER", "ITS BUSIEST THREAD")
+    head, *body = aligned([header, *rows], [False, *[True] * 5])
     found += [Line(head, "dim"), *map(Line, body), Line("")]
     trip, memory = report.round_trip, report.memory
     found.append(Line(f"round trip  p50 {_milliseconds(trip.p50_seconds)}, p99 {_milliseconds(trip.p99_seconds)}"))
@@ -142,7 +149,12 @@ def lines(report: Report) -> list[Line]:
 
 
 def _row(name: str, figures: Figures) -> tuple[str, ...]:
-    used = (figures.client_cpu_seconds, figures.worker_cpu_seconds, figures.job_server_cpu_seconds)
+    used = (
+        figures.client_cpu_seconds,
+        figures.worker_cpu_seconds,
+        figures.job_server_cpu_seconds,
+        figures.job_server_busiest_thread_cpu_seconds,
+    )
     per_job = ["-" if cpu is None else f"{cpu / max(figures.jobs, 1) * 1e6:,.1f} µs" for cpu in used]
     speed = figures.jobs_per_second
     return name, f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}", *per_job

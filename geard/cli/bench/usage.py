@@ -29,16 +29,22 @@ def tree(pid: int) -> list[int]:
 def cpu_seconds(pid: int) -> float:
     """CPU time of the process with its ended children. The kernel counts ended threads and children in ticks of a
     hundredth of a second, the rest to the nanosecond."""
-    fine = 0.0
-    for task in _tasks(pid):
-        with suppress(OSError):
-            fine += int((task / "schedstat").read_text().split()[0]) / 1e9
+    fine = sum(cpu_seconds_of_threads(pid).values())
     try:
         times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]
     except OSError:
         return fine
     user, system, children_user, children_system = (int(ticks) / _TICKS_PER_SECOND for ticks in times)
     return max(fine, user + system) + children_user + children_system
+
+
+def cpu_seconds_of_threads(pid: int) -> dict[int, float]:
+    """CPU time of each thread that the process has now."""
+    found = {}
+    for task in _tasks(pid):
+        with suppress(OSError):
+            found[int(task.name)] = int((task / "schedstat").read_text().split()[0]) / 1e9
+    return found
 
 
 def cpu_seconds_of_tree(pid: int) -> float:
