@@ -33,7 +33,8 @@ def remove(server: JobServer, function: str, patience_seconds: float = PATIENCE_
             while True:
                 if not any(row.function == function for row in admin.status()):
                     return
-                _discard(server, function, deadline)
+                with suppress(ServerTimeout):
+                    _discard(server, function, deadline)
                 with suppress(ServerError):  # a worker that has just ended is still known, or a job has come back
                     if not _left(admin, function):
                         admin.drop_function(function)
