@@ -20,6 +20,15 @@ class Served(Struct, frozen=True):
     encoding: str
 
 
+class Blocking(Struct, frozen=True):
+    """A library whose calls hold up all other jobs of the process, and the capability whose module imports it; "" where
+    that is not known."""
+
+    capability: str
+    library: str
+    asynchronous: bool = False  # the capability is
+
+
 class Findings(Struct, frozen=True):
     """What the imports showed. `imported_early` are modules that took hold of blocking functions before they were
     patched: jobs that use them would hold up all others."""
@@ -27,3 +36,4 @@ class Findings(Struct, frozen=True):
     served: tuple[Served, ...]
     problems: tuple[Problem, ...]
     imported_early: tuple[str, ...]
+    blocking: tuple[Blocking, ...] = ()

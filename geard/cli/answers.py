@@ -65,3 +65,9 @@ def objects(answers: Sequence[Answer[T]], members: Callable[[T], Mapping[str, An
         {"server": str(answer.server), **({"error": answer.reason} if answer.value is None else members(answer.value))}
         for answer in answers
     ]
+
+
+def count(number: int, noun: str) -> str:
+    """`1 job`, `2 jobs`, `2 processes`."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from collections.abc import Iterable
 from typing import Final
@@ -9,9 +10,12 @@ from typing import Final
 import click
 
 from geard import exits
-from geard.cli.answers import aligned
+from geard.cli.answers import aligned, count
 from geard.cli.output import say, write_bytes
 from geard.cli.schedules import upcoming
+from geard.cli.service import named_service, service_of
+from geard.cli.warnings import warnings
+from geard.cli.workforce import per_server
 from geard.config import Capability, Config, default_path, examine_config, format_duration
 from geard.config.units import format_rate
 from geard.findings import Served
@@ -34,8 +38,16 @@ HEADER: Final[tuple[str, ...]] = (
 @click.command(short_help="Say what is wrong with a config, or what it would run.")
 @click.option("-c", "--config", "path", type=click.Path(), metavar="FILE", help="The config file.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of a config, for editors, and look at none.")
-def check(path: str | None, schema: bool) -> None:
+@click.option(
+    "--unit",
+    metavar="NAME",
+    help="The systemd unit that runs it, or its file; found by the config's path unless given.",
+)
+def check(path: str | None, schema: bool, unit: str | None) -> None:
     """Read the config, import its capabilities as a worker process would, and show what would run.
+
+    Warnings are of what runs and will hurt: capabilities whose modules import libraries that block, without `thread:
+    true`; more greenlets than a process may open files; a shutdown_timeout longer than the unit's TimeoutStopSec.
 
     Without -c it is $GEARD_CONFIG, or the first of geard.yaml, etc/geard.yaml, /etc/geard.yaml and
     /etc/geard/geard.yaml. Nothing is run, and no job server is asked.
@@ -50,6 +62,7 @@ def check(path: str | None, schema: bool) -> None:
         write_bytes(schema_text().encode())
         return
     source = examine_config(path or default_path())
+    service = named_service(unit) if unit else service_of(source.file)
     findings, problems = import_capabilities(source.config)
     source = source.with_problems([*problems, *findings.problems])
     for problem in source.problems:
@@ -62,6 +75,9 @@ def check(path: str | None, schema: bool) -> None:
     if source.problems:
         say(f"{source.file} cannot run: {count(sum(problem.count for problem in source.problems), 'problem')}")
         sys.exit(exits.CONFIG)
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    for warning in warnings(source.config, findings.blocking, service, descriptors):
+        say(str(source.locate(warning)))
     click.echo("\n".join([f"{source.file} can run.", *plan(source.config, findings.served)]))
 
 
@@ -102,19 +118,6 @@ def workforce(config: Config) -> list[str]:
     return lines
 
 
-def per_server(config: Config) -> tuple[int, int]:
-    """The greenlets that a worker process of this config has for each job server, and how many of them may be in a
-    native thread at once: those that serve a capability with `thread`."""
-    own = [one for one in config.capabilities.values() if one.has_own_channel]
-    sharing = [one for one in config.capabilities.values() if not one.has_own_channel]
-    greenlets = sum(one.greenlets_per_server or config.greenlets_per_server for one in own)
-    threads = sum(one.greenlets_per_server or config.greenlets_per_server for one in own if one.thread)
-    if sharing:
-        greenlets += config.greenlets_per_server
-        threads += config.greenlets_per_server if any(one.thread for one in sharing) else 0
-    return greenlets, threads
-
-
 def row(config: Config, served: Served, capability: Capability) -> tuple[str, ...]:
     """A capability in the table; what it shares with the others is in brackets."""
     timeout, greenlets = capability.timeout_seconds, capability.greenlets_per_server or config.greenlets_per_server
@@ -128,9 +131,3 @@ def row(config: Config, served: Served, capability: Capability) -> tuple[str, ..
         str(greenlets) if capability.has_own_channel else f"({greenlets})",
         str(capability.processes or f"({config.processes})"),
     )
-
-
-def count(number: int, noun: str) -> str:
-    """`1 job`, `2 jobs`, `2 processes`."""
-    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
-    return f"{number:,} {noun}{ending}"

@@ -23,6 +23,7 @@ from greenlet import greenlet
 from geard.config.model import Config
 from geard.errors import most
 from geard.findings import IMPORT_TIMEOUT_SECONDS, Findings, Served
+from geard.worker.blocking import blocking
 from geard.worker.capability import BoundCapability, resolve_all
 from geard.worker.directories import enter
 from geard.worker.hooks import check_hooks
@@ -47,7 +48,7 @@ def examine(config: Config) -> Findings:
     capabilities, problems = resolve_all(config)
     problems += check_hooks(config)
     served = tuple(describe(capability) for capability in capabilities)
-    return Findings(served, most(problems), early)
+    return Findings(served, most(problems), early, blocking(capabilities))
 
 
 def describe(capability: BoundCapability) -> Served:
