@@ -7,7 +7,7 @@ NEEDS  := gearman-job-server:/usr/sbin/gearmand gearman-tools:/usr/bin/gearman s
 # Hundreds of processes start in a test run: each would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types bench chaos soak screenshots clean programs
+.PHONY: demo test lint types docs bench chaos soak screenshots clean programs
 
 demo: $(STAMP)
 	$(VENV)/bin/geard demo
@@ -21,6 +21,11 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(VENV)/bin/mypy
+
+# The documentation's site, in build/site; tests do not need what makes it.
+docs: $(STAMP)
+	@$(PYTHON) -c 'import material, mkdocstrings' 2>/dev/null || $(PYTHON) -m pip install -q --disable-pip-version-check -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict -q -f .mkdocs.yml
 
 bench: $(STAMP)
 	$(PYTHON) -m tests.bench $(ARGS)

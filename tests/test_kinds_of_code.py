@@ -1,4 +1,4 @@
-"""The README's "Kinds of code": each kind, as it says to run it, waits for something while another job runs.
+"""docs/kinds-of-code.md: each kind, as it says to run it, waits for something while another job runs.
 
 Both run in one worker process: if the first held up the loop, the second would not run.
 """
@@ -106,9 +106,8 @@ def test_a_job_runs_while_another_waits_in_a_library(world: World, tmp_path: Pat
     assert "holds the loop" not in world.pool.log
 
 
-def test_the_readme_names_what_is_tried_here() -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    chapter = readme.partition("## Kinds of code")[2].partition("\n## ")[0]
+def test_the_documentation_names_what_is_tried_here() -> None:
+    chapter = (Path(__file__).parent.parent / "docs" / "kinds-of-code.md").read_text()
     libraries = {"sqlite": "sqlite3", "async_redis": "redis.asyncio", "async_psycopg": "psycopg.AsyncConnection"}
     for kind in PLAIN + IN_THREADS + ASYNC:
         assert f"`{libraries.get(kind, kind)}`" in chapter

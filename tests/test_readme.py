@@ -1,158 +1,101 @@
-"""The README, run as it stands: its files are written, its commands run, and their output is what it shows.
-
-A block ```yaml geard.yaml or ```python tasks.py is that file. A block ```console is a session: lines with `$ ` are
-commands, the others what they print, where numbers may differ, and `...` stands for anything. Blocks ```sh are for a
-machine of one's own (apt-get, systemd) and are not run here. Everything runs in a directory of its own, on a free port
-in the place of 4730.
-"""
+"""The README and docs/, run as they stand: see tests/support/documents.py."""
 
 from __future__ import annotations
 
-import os
+import inspect
 import re
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
+from contextlib import closing
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+import yaml
 
-from geard import exits
-from tests.support.servers import free_port
-from tests.support.waiting import eventually
+from geard import reference
+from geard.cli import COMMANDS
+from geard.config.load import examine_config
+from tests.support.documents import DOCUMENTS, ROOT, Session, blocks, configs, those
 
-README = Path(__file__).parent.parent / "README.md"
-BLOCK = re.compile(r"^```(?P<kind>\w+)(?: (?P<file>[\w.]+))?\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-class Block(NamedTuple):
-    """A fenced block of the README that is run."""
-
-    line: int
-    kind: str
-    file: str
-    body: str
+WITH_SESSIONS = [document for document in DOCUMENTS if any(block.kind == "console" for block in blocks(document))]
+LINK = re.compile(r"\]\((?!\w+:)([^)\s#]*)(?:#([\w-]+))?\)")
 
 
-def blocks() -> Iterator[Block]:
-    text = README.read_text()
-    for match in BLOCK.finditer(text):
-        if match["file"] or match["kind"] == "console":
-            line = text.count("\n", 0, match.start()) + 1
-            yield Block(line, match["kind"], match["file"] or "", match["body"])
+@pytest.mark.parametrize("document", WITH_SESSIONS, ids=lambda document: document.stem)
+def test_the_sessions_run_as_they_stand(document: Path, tmp_path: Path) -> None:
+    with closing(Session(document, tmp_path)) as session:
+        session.follow()
 
 
-def steps(session: str) -> Iterator[tuple[str, str]]:
-    """Each command of a session with the output that it shows."""
-    for part in re.split(r"^\$ ", session, flags=re.MULTILINE)[1:]:
-        command, _, output = part.partition("\n")
-        while command.endswith("\\"):
-            more, _, output = output.partition("\n")
-            command = f"{command[:-1]}{more.strip()}"
-        yield command, output
+def test_there_are_sessions() -> None:
+    assert {"README", "tutorial", "client", "testing", "library"} <= {document.stem for document in WITH_SESSIONS}
 
 
-def pattern_of(output: str) -> str:
-    """What is shown, as a pattern: any number for a number, any white space for white space, anything for `...`."""
-    pattern = re.escape(output.strip())
-    pattern = re.sub(r"\\\.\\\.\\\.", ".*", pattern)
-    pattern = re.sub(r"\d+(?:\\\.\d+)*", r"[\\d.]+", pattern)
-    return re.sub(r"(?:\\?\s)+", r"\\s+", pattern)
+def test_every_config_can_run(tmp_path: Path) -> None:
+    """Not that the modules and files that it names are there, which are its reader's."""
+    file = tmp_path / "geard.yaml"
+    for place, text in configs():
+        file.write_text(text)
+        problems = [problem for problem in examine_config(file).problems if "no such file" not in problem.message]
+        assert not problems, f"{place}: {problems[0]}"
+    for _, block in those("yaml"):
+        yaml.safe_load(block.body)  # those of others, of Prometheus for one
 
 
-class Session:
-    """A shell's worth of state: a directory, an environment and what was started in the background."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.port = free_port()
-        scripts = str(Path(sys.executable).parent)
-        self.environment = {
-            **os.environ,
-            "PATH": f"{scripts}:{os.environ['PATH']}",
-            "XDG_RUNTIME_DIR": str(directory),
-            "GEARMAN_SERVERS": f"localhost:{self.port}",
-            "COLUMNS": "120",
-        }
-        self.environment.pop("RUNTIME_DIRECTORY", None)
-        self.started: list[subprocess.Popen[bytes]] = []
-
-    def mine(self, text: str) -> str:
-        return text.replace("4730", str(self.port))
-
-    def run(self, command: str, shown: str, line: int) -> None:
-        if command.endswith("&"):
-            self.start(command.removesuffix("&"))
-            return
-        done = subprocess.run(
-            ["bash", "-c", self.mine(command)],
-            cwd=self.directory,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=60,
-        )
-        printed = done.stdout.decode()
-        assert re.fullmatch(pattern_of(shown), printed.strip(), re.DOTALL), (
-            f"README.md:{line}: `{command}` shows\n{shown}\nbut printed (exit {done.returncode})\n{printed}"
-        )
-
-    def start(self, command: str) -> None:
-        log_file = self.directory / f"background{len(self.started)}.log"
-        with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                ["bash", "-c", f"exec {self.mine(command)}"],
-                cwd=self.directory,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        self.started.append(process)
-        ready = "serves:" if "geard run" in command else "job server on"
-        eventually(lambda: ready in log_file.read_text(), what=f"`{command}` writing {ready!r}")
-
-    def close(self) -> None:
-        for process in self.started:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in self.started:
-            process.wait(30)
-
-
-@pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
-    session = Session(tmp_path)
-    yield session
-    session.close()
-
-
-def test_the_readme_runs_as_it_stands(session: Session) -> None:
-    ran = 0
-    for block in blocks():
-        if block.file:
-            (session.directory / block.file).write_text(session.mine(block.body))
+def test_every_python_block_runs() -> None:
+    """As far as it goes without its surroundings: those of a session run there. Its own tests are passed."""
+    for place, block in those("python"):
+        if block.file and not block.file.startswith("test_"):
+            compile(block.body, place, "exec")
             continue
-        for command, shown in steps(block.body):
-            session.run(command, shown, block.line)
-            ran += 1
-    assert ran >= 10, "the README has lost its sessions"
+        if "import tasks" in block.body:
+            continue  # the tutorial's, which its session runs
+        names: dict[str, object] = {}
+        exec(compile(block.body, place, "exec"), names)
+        for name, value in list(names.items()):
+            if name.startswith("test_") and callable(value) and not inspect.signature(value).parameters:
+                value()
+    for place, block in those("py"):
+        compile(block.body, place, "exec")
 
 
-def test_the_readme_names_no_command_or_file_that_there_is_not() -> None:
-    text = README.read_text()
-    for path in set(re.findall(r"`((?:etc|systemd|geard|tests|docs)/[\w./@-]*)`", text)):
-        assert (README.parent / path).exists(), path
-    from geard.cli import COMMANDS
+def test_every_link_leads_somewhere() -> None:
+    for document in DOCUMENTS:
+        for path, anchor in LINK.findall(document.read_text()):
+            target = (document.parent / path).resolve() if path else document
+            assert target.exists(), f"{document.name}: {path}"
+            if anchor:
+                headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+                slugs = {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+                assert anchor in slugs, f"{document.name}: {path}#{anchor}"
 
-    for command in set(re.findall(r"`geard ([a-z]+)", text)):
-        assert command in COMMANDS, command
+
+def test_no_document_names_a_command_or_file_that_there_is_not() -> None:
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for path in set(re.findall(r"`((?:etc|systemd|geard|tests|docs)/[\w./@-]*)`", text)):
+            assert (ROOT / path).exists(), f"{document.name}: {path}"
+        for command in set(re.findall(r"`geard ([a-z]+)", text)):
+            assert command in COMMANDS, f"{document.name}: geard {command}"
 
 
-def test_the_readme_has_every_exit_code() -> None:
-    table = README.read_text().partition("| code | meaning |")[2].partition("\n\n")[0]
-    shown = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for code in row.split(",")}
-    assert shown == set(exits.MEANINGS)
+def test_what_is_made_from_the_code_is_made() -> None:
+    spec = spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    assert spec
+    assert spec.loader
+    hooks = module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    made = {document.stem: hooks.on_page_markdown(document.read_text()) for document in DOCUMENTS[1:]}
+    assert not [stem for stem, text in made.items() if "*Made from the code" in text]
+    for key in reference.config_keys():
+        assert f"### {key.name}\n" in made["config"] or f"#### `{key.name}`\n" in made["config"]
+    for command in reference.commands():
+        assert f"### geard {command.name}\n" in made["commands"]
+    for code in reference.exit_codes():
+        assert f"| {code.code} |" in made["commands"]
+    for metric in reference.metrics():
+        assert f"| `{metric.name}` |" in made["metrics"]
+    for error in reference.error_classes():
+        assert f".{error.name}`\n" in made["errors"]
+    for said in ("unknown key", "no worker process serves", "is its directory in python", "the byte 0x… is not UTF-8"):
+        assert said in made["errors"]
+    assert "::: geard.client.client.Client\n" in made["python"]

@@ -18,6 +18,7 @@ from geard.config.keys import CAPABILITY_KEYS, CONFIG_KEYS
 from geard.errors import ConfigError
 from geard.reference import config_keys, schema
 from tests.support.commands import geard
+from tests.support.documents import configs
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -58,11 +59,8 @@ def test_the_configs_of_the_repository_are_valid(path: str) -> None:
     assert complaints((ROOT / path).read_text()) == []
 
 
-def test_the_configs_of_the_readme_are_valid() -> None:
-    found = re.findall(r"```yaml geard\.yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    bad = [text for text in found if "greenlets_per_sever" not in text and complaints(text)]
-    assert found
-    assert bad == []
+def test_the_configs_of_the_documentation_are_valid() -> None:
+    assert [(place, complaints(text)) for place, text in configs() if complaints(text)] == []
 
 
 @pytest.mark.parametrize(
