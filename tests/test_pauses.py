@@ -16,8 +16,8 @@ from geard.supervisor import answers
 from geard.supervisor.answers import Request
 from geard.supervisor.ask import ask
 from geard.supervisor.fleet import Fleet
-from geard.supervisor.upgrade import load as load_state
-from geard.supervisor.upgrade import restore
+from geard.supervisor.state import load as load_state
+from geard.supervisor.state import restore
 from tests.support.daemon import Daemon
 from tests.support.fake_fleet import World
 from tests.support.pool import background

@@ -21,8 +21,9 @@ from geard.messages import CannotStart, Start
 from geard.stats.totals import Totals
 from geard.supervisor.child import Child
 from geard.supervisor.fleet import Fleet
-from geard.supervisor.upgrade import CARRIED, VARIABLE, CannotUpgrade, ChildState, State, restore
-from geard.supervisor.upgrade import load as load_state
+from geard.supervisor.state import CARRIED, CannotUpgrade, ChildState, State, restore
+from geard.supervisor.state import load as load_state
+from geard.supervisor.upgrade import VARIABLE
 from tests.support.daemon import Daemon, Load, submit
 from tests.support.fake_fleet import FakeProcess, World, job
 from tests.support.servers import Gearmand, free_port

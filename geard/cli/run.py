@@ -14,7 +14,7 @@ from geard.config import default_path, examine_config
 from geard.supervisor.imports import with_import_problems
 
 if TYPE_CHECKING:
-    from geard.supervisor.upgrade import State
+    from geard.supervisor.state import State
 
 
 @click.command()
@@ -73,7 +73,8 @@ def _inherited_state() -> State | None:
     anew: its worker processes then find their supervisor gone, finish their jobs and end."""
     if "GEARD_UPGRADE" not in os.environ:
         return None
-    from geard.supervisor.upgrade import CannotUpgrade, inherited
+    from geard.supervisor.state import CannotUpgrade
+    from geard.supervisor.upgrade import inherited
 
     try:
         return inherited()

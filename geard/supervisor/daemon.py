@@ -8,13 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import gevent
 import gevent.subprocess
@@ -27,8 +26,8 @@ from geard.config.model import Config, default_control_socket
 from geard.errors import ConfigError, InvalidRequest, Problem
 from geard.messages import FromChild, Start
 from geard.presence import Presence, Seats
-from geard.supervisor import signals, upgrade
-from geard.supervisor.answers import Answer, Identity
+from geard.supervisor import signals
+from geard.supervisor.answers import Identity
 from geard.supervisor.child import Child
 from geard.supervisor.companions import Companions
 from geard.supervisor.control import ControlServer, SocketInUse
@@ -38,16 +37,14 @@ from geard.supervisor.monitor import MonitorKeeper
 from geard.supervisor.pauses import Pauses, PausesFile
 from geard.supervisor.process import WorkerProcess
 from geard.supervisor.sd_notify import SdNotify
+from geard.supervisor.state import ChildState, State
 from geard.supervisor.supervisor import SIGNALS, Supervisor
 from geard.supervisor.trust import Untrusted
-from geard.supervisor.upgrade import REFUSED, ChildState, State
-from geard.supervisor.waiting import Reply
+from geard.supervisor.upgrade import Upgrades
 
 if TYPE_CHECKING:
     from geard.supervisor.watch import Watcher
 
-AT_REST_SECONDS: Final = 10.0
-"""How long an upgrade waits for a moment in which nothing is under way."""
 REMEMBER_SECONDS: Final = 2.0
 """How long the end waits for a slow disk."""
 TICK_SECONDS: Final = 0.25
@@ -77,8 +74,6 @@ class Daemon:
         self._read = read
         self._beside = beside or nullcontext()
         self._state = state
-        self._checking = False  # whether the installed code could go on from here
-        self._upgrade: Upgrade | None = None
         self._verbose = verbose
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._loading: gevent.Greenlet[..., None] | None = None
@@ -105,9 +100,16 @@ class Daemon:
             load=self._load,
             notify=SdNotify(),
             configured=self._configured,
-            upgraded=self._upgrade_asked,
+            upgraded=lambda reply: self._upgrades.asked(reply),
             paused=self._pauses.read(),
             remember=self._remember,
+        )
+        self._upgrades = Upgrades(
+            self._supervisor,
+            self._companions,
+            impossible=self._impossible_upgrade,
+            is_idle=self._events.empty,
+            with_descriptors=self._with_descriptors,
         )
 
     @property
@@ -153,12 +155,26 @@ class Daemon:
                 with suppress(Empty):  # when nothing happened, time has passed
                     self._supervisor.handle(self._events.get(timeout=TICK_SECONDS))
                 self._supervisor.tick()
-                if self._upgrade:
-                    self._upgrade_when_at_rest(self._upgrade)
+                self._upgrades.tick()
             return self._supervisor.exit_code
         except Exception:
             log.critical("a bug in geard; the worker processes drain by themselves", exc_info=True)
             return exits.SOFTWARE
+
+    @property
+    def _impossible_upgrade(self) -> str:
+        if not isinstance(self._beside, nullcontext):
+            return "the embedded job server is part of this daemon; restart it"
+        return "it runs with --watch; restart it" if self._watcher else ""
+
+    def _with_descriptors(self, state: State) -> State:
+        return msgspec.structs.replace(
+            state,
+            listener=self._control.descriptor if self._control else None,
+            socket_path=self._control.path if self._control else "",
+            presence=self._seats.presence.descriptor if self._seats else None,
+            dead_letters_address=self._companions.dead_letters_address,
+        )
 
     def _heard(self, child: Child) -> Callable[[FromChild], None]:
         return lambda message: self._events.put(Received(child, message))
@@ -175,67 +191,6 @@ class Daemon:
             child.seat = self._seats.presence.seat(state.seat)
         carried = state.descriptor, state.received
         child.process = WorkerProcess.adopt(state.pid, carried, self._heard(child), self._ended(child))
-
-    # --- upgrade --------------------------------------------------------------------------------------------------
-
-    def _upgrade_asked(self, reply: Reply) -> None:
-        if not isinstance(self._beside, nullcontext):
-            reply(Answer(exits.FAILED, f"{REFUSED}: the embedded job server is part of this daemon; restart it"))
-        elif self._watcher:
-            reply(Answer(exits.FAILED, f"{REFUSED}: it runs with --watch; restart it"))
-        elif self._checking or self._upgrade:
-            reply(Answer(exits.TIMED_OUT, f"{REFUSED}: another upgrade is under way"))
-        else:
-            self._checking = True
-            gevent.spawn(self._check_upgrade, reply)
-
-    def _check_upgrade(self, reply: Reply) -> None:
-        try:
-            why_not = upgrade.check(self._supervisor.capture(), run=gevent.subprocess.run)
-        finally:
-            self._checking = False
-        if why_not:
-            log.error("%s: %s", REFUSED, why_not)
-            reply(Answer(exits.FAILED, f"{REFUSED}: {why_not}"))
-        else:
-            self._upgrade = Upgrade(reply, time.monotonic() + AT_REST_SECONDS)
-
-    def _upgrade_when_at_rest(self, wanted: Upgrade) -> None:
-        """Execute the installed code in our place. Comes back only when that cannot be."""
-        processes = [child.process for child in self._supervisor.children if isinstance(child.process, WorkerProcess)]
-        why_not = self._supervisor.not_at_rest
-        if why_not or not self._events.empty() or not all(process.is_at_rest for process in processes):
-            if time.monotonic() > wanted.deadline:
-                self._upgrade = None
-                self._companions.resume()
-                wanted.reply(Answer(exits.TIMED_OUT, f"{REFUSED}: {why_not or 'it is too busy'}; try again"))
-            return
-        if not self._companions.paused:
-            self._companions.pause()  # meanwhile something may have happened
-            return
-        self._upgrade = None
-        self._supervisor.upgrading()
-        for process in processes:
-            process.pause()
-        state = msgspec.structs.replace(
-            self._supervisor.capture(),
-            listener=self._control.descriptor if self._control else None,
-            socket_path=self._control.path if self._control else "",
-            presence=self._seats.presence.descriptor if self._seats else None,
-            signals=signals.descriptor(),
-            dead_letters_address=self._companions.dead_letters_address,
-        )
-        try:
-            signals.block(SIGNALS)  # they wait for the new code
-            upgrade.execute(state, sys.argv[1:])
-        except OSError as error:
-            signals.unblock(SIGNALS)
-            for process in processes:
-                process.resume()
-            self._companions.resume()
-            log.error("%s: %s", REFUSED, error)
-            self._supervisor.not_upgraded()
-            wanted.reply(Answer(exits.FAILED, f"{REFUSED}: {error}"))
 
     # --- worker processes -----------------------------------------------------------------------------------------
 
@@ -293,13 +248,6 @@ class Daemon:
         self._monitor.configure(config)
         if self._watcher:
             self._watcher.configured(config)
-
-
-class Upgrade(NamedTuple):
-    """An upgrade that waits for the daemon to be at rest."""
-
-    reply: Reply
-    deadline: float
 
 
 def _seats(state: State | None) -> Seats | None:

@@ -27,7 +27,7 @@ from geard.errors import ConfigError, InvalidRequest, Problem
 from geard.messages import DumpStacks, Heartbeat, Jobs, ListJobs, ReopenLog, Stack, Suspect, Suspects
 from geard.scheduler.states import ScheduleState
 from geard.stats.totals import Totals
-from geard.supervisor import answers, summary, upgrade
+from geard.supervisor import answers, summary
 from geard.supervisor.answers import Answer, Request
 from geard.supervisor.child import Child
 from geard.supervisor.decisions import count_jobs
@@ -37,9 +37,9 @@ from geard.supervisor.generation import Generation
 from geard.supervisor.pauses import NOTHING, Change, Pauses, apply_all
 from geard.supervisor.questions import Questions
 from geard.supervisor.report import Notify, Report
+from geard.supervisor.state import REFUSED, ChildState, State, capture, not_now, restore
 from geard.supervisor.stats import About
 from geard.supervisor.suspects import SuspectList
-from geard.supervisor.upgrade import ChildState, State
 from geard.supervisor.waiting import Listings, Reloads, Reply, answer_all
 
 PAUSE_SECONDS: Final = 1.0
@@ -111,7 +111,7 @@ class Supervisor:
 
     def resume(self, state: State, adopt: Callable[[Child, ChildState], None]) -> None:
         """Go on where the supervisor before us in this process has left off."""
-        self._totals = upgrade.restore(state, self._fleet, adopt)
+        self._totals = restore(state, self._fleet, adopt)
         self._questions = Questions(self._fleet, self._totals, self._listings, self._about, self._clock)
         self._started_at, self._refusal = state.started_at, state.refusal
         self.suspects.learn(state.suspects, self._clock())
@@ -122,7 +122,7 @@ class Supervisor:
 
     def capture(self) -> State:
         """What a supervisor after us needs to go on."""
-        return upgrade.capture(
+        return capture(
             self._fleet,
             self._totals,
             config_file=self._source.file,
@@ -148,7 +148,7 @@ class Supervisor:
     @property
     def not_at_rest(self) -> str:
         """Why this is no moment for an upgrade; "" when it is."""
-        return f"the daemon is {self._state}" if self._state != "running" else upgrade.not_now(self._fleet)
+        return f"the daemon is {self._state}" if self._state != "running" else not_now(self._fleet)
 
     def handle(self, event: Event) -> None:
         """Do what this event asks for."""
@@ -403,7 +403,7 @@ class Supervisor:
 
     def _upgrade_asked(self, reply: Reply) -> None:
         if self._upgrade is None or self.not_at_rest:
-            reply(Answer(exits.TIMED_OUT, f"{upgrade.REFUSED}: {self.not_at_rest}; try again"))
+            reply(Answer(exits.TIMED_OUT, f"{REFUSED}: {self.not_at_rest}; try again"))
         else:
             self._upgrade(reply)
 

@@ -1,293 +1,130 @@
-"""`geard upgrade`: the supervisor's state as one struct, which a new supervisor in the same process goes on from.
+"""`geard upgrade`: execute the installed geard in this process, which goes on with its worker processes.
 
 Rules:
-- State is all that passes from the old code to the new. Who adds a part to the supervisor that must survive adds a
-  field with a default, fills it in `capture` and reads it in `restore` or where it belongs.
-- The new code is asked first, in a process of its own (`python -m geard.supervisor.upgrade`), whether it can read the
-  state. Only then is it executed in place. A refusal harms nothing.
-- Only a daemon at rest is upgraded: one that serves, and in which no worker process is starting.
+- The new code is asked first, in a process of its own, whether it can read our state. Only then is it executed in
+  place. A refusal harms nothing.
+- Only a daemon at rest is upgraded: one that serves, in which no worker process is starting, and that has done all that
+  it was told.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import gevent
+import gevent.subprocess
 import msgspec
-from msgspec import Struct
 
-from geard import __version__, logs
-from geard.config.load import Source
-from geard.config.model import Config
-from geard.errors import GeardError
-from geard.messages import PROTOCOL, Drained, Heartbeat, RunningJob, Suspect
-from geard.stats.totals import Totals
-from geard.supervisor.child import Child, Phase
-from geard.supervisor.decisions import process_groups
-from geard.supervisor.fleet import Fleet
-from geard.supervisor.generation import Generation, Slot
-from geard.supervisor.generation import State as GenerationPhase
-from geard.supervisor.pauses import Pauses
+from geard import exits, logs
+from geard.supervisor import signals
+from geard.supervisor.answers import Answer
+from geard.supervisor.companions import Companions
+from geard.supervisor.process import WorkerProcess
+from geard.supervisor.state import REFUSED, State, load
+from geard.supervisor.supervisor import SIGNALS, Supervisor
+from geard.supervisor.waiting import Reply
 
-CARRIED: Final = (
-    "sharers",
-    "fresh_bytes",
-    "ready_at",
-    "heard_at",
-    "heartbeat",
-    "connected",
-    "disconnected",
-    "jobs",
-    "jobs_at",
-    "drained",
-    "kill_at",
-    "kill_reason",
-    "killed",
-    "excused",
-    "version",
-)
-"""The attributes of a Child that a ChildState has as they are."""
 VARIABLE: Final = "GEARD_UPGRADE"
 """Names the inherited descriptor of the state in the environment of the new supervisor."""
-FORMAT: Final = 1
-"""Raised when a State is understood no more by older or newer code."""
 CHECK_SECONDS: Final = 20.0
-REFUSED: Final = "not upgraded, all goes on as it was"
+AT_REST_SECONDS: Final = 10.0
+"""How long an upgrade waits for a moment in which nothing is under way."""
+
+log = logging.getLogger(__name__)
 
 
-class CannotUpgrade(GeardError):
-    """The state cannot be taken over by the code that is installed now."""
+class Wanted(NamedTuple):
+    """An upgrade that waits for the daemon to be at rest."""
+
+    reply: Reply
+    deadline: float
 
 
-class ChildState(Struct, frozen=True):
-    """A worker process, and the supervisor's end of its socket pair."""
+class Upgrades:
+    """The upgrades that are asked for. At most one is under way."""
 
-    pid: int
-    descriptor: int
-    received: bytes  # the beginning of a line that has not arrived whole
-    number: int
-    generation: int
-    group: str
-    jitter: float
-    phase: str
-    started_at: float
-    ready_at: float | None
-    heard_at: float
-    heartbeat: Heartbeat | None
-    connected: tuple[str, ...]
-    disconnected: tuple[str, ...]
-    jobs: tuple[RunningJob, ...]
-    jobs_at: float
-    drained: Drained | None
-    kill_at: float | None
-    kill_reason: str
-    killed: bool
-    excused: bool
-    version: str
-    seat: int | None
-    fresh_bytes: int = 0
-    sharers: int = 1
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        companions: Companions,
+        *,
+        impossible: str,
+        is_idle: Callable[[], bool],
+        with_descriptors: Callable[[State], State],
+    ) -> None:
+        """`impossible` is why this daemon can never be upgraded, or ""; `is_idle` tells whether no event waits;
+        `with_descriptors` adds to a state what the daemon has open."""
+        self._supervisor = supervisor
+        self._companions = companions
+        self._impossible = impossible
+        self._is_idle = is_idle
+        self._with_descriptors = with_descriptors
+        self._checking = False  # whether the installed code could go on from here
+        self._wanted: Wanted | None = None
 
+    def asked(self, reply: Reply) -> None:
+        """Begin one; `reply` hears when it is refused."""
+        if self._impossible:
+            reply(Answer(exits.FAILED, f"{REFUSED}: {self._impossible}"))
+        elif self._checking or self._wanted:
+            reply(Answer(exits.TIMED_OUT, f"{REFUSED}: another upgrade is under way"))
+        else:
+            self._checking = True
+            gevent.spawn(self._check, reply)
 
-class SlotState(Struct, frozen=True):
-    """A place for a worker process; `serving` is its pid."""
+    def tick(self) -> None:
+        """After each turn of the daemon's loop: go on with what was asked for."""
+        if self._wanted:
+            self._upgrade_when_at_rest(self._wanted)
 
-    number: int
-    group: str
-    serving: int | None
-    was_ready: bool
-    crashes: int
-    start_at: float
+    def _check(self, reply: Reply) -> None:
+        try:
+            why_not = check(self._supervisor.capture(), run=gevent.subprocess.run)
+        finally:
+            self._checking = False
+        if why_not:
+            log.error("%s: %s", REFUSED, why_not)
+            reply(Answer(exits.FAILED, f"{REFUSED}: {why_not}"))
+        else:
+            self._wanted = Wanted(reply, time.monotonic() + AT_REST_SECONDS)
 
+    def _upgrade_when_at_rest(self, wanted: Wanted) -> None:
+        processes = [child.process for child in self._supervisor.children if isinstance(child.process, WorkerProcess)]
+        why_not = self._supervisor.not_at_rest
+        if why_not or not self._is_idle() or not all(process.is_at_rest for process in processes):
+            if time.monotonic() > wanted.deadline:
+                self._wanted = None
+                self._companions.resume()
+                wanted.reply(Answer(exits.TIMED_OUT, f"{REFUSED}: {why_not or 'it is too busy'}; try again"))
+        elif not self._companions.paused:
+            self._companions.pause()  # meanwhile something may have happened
+        else:
+            self._wanted = None
+            self._execute(processes, wanted.reply)
 
-class GenerationState(Struct, frozen=True):
-    """A generation that serves or drains; `leaving` are pids."""
-
-    number: int
-    state: str
-    config: Config
-    slots: tuple[SlotState, ...]
-    leaving: tuple[int, ...]
-    paused: tuple[str, ...] = ()
-
-
-class State(Struct, frozen=True, kw_only=True):
-    """Everything. Times are of the monotonic clock, which goes on."""
-
-    format: int = FORMAT
-    version: str = __version__  # of the old supervisor
-    protocol: int = PROTOCOL  # what its worker processes speak
-    config_file: str
-    started_at: float
-    refusal: str
-    last_number: int
-    done_by_gone: int
-    failed_by_gone: int
-    generations: tuple[GenerationState, ...]
-    children: tuple[ChildState, ...]
-    suspects: tuple[Suspect, ...]
-    totals: bytes  # pickled, processes by their pid
-    listener: int | None = None  # of the control socket
-    socket_path: str = ""  # where that is
-    presence: int | None = None
-    signals: int | None = None  # where those wait that nobody was told of
-    dead_letters_address: str = ""
-
-    @property
-    def source(self) -> Source:
-        """The config that is in effect, as it was read then."""
-        config = next(each.config for each in self.generations if each.state == GenerationPhase.CURRENT.value)
-        return Source(self.config_file, config, (), {})
-
-
-# --- capture -----------------------------------------------------------------------------------------------------
-
-
-def not_now(fleet: Fleet) -> str:
-    """Why a daemon that serves is not at rest; "" when it is."""
-    if fleet.incoming or not fleet.current:
-        return "a generation is starting"
-    starting = [child for child in fleet.children if child.phase is Phase.STARTING]
-    return f"{starting[0]} is starting" if starting else ""
-
-
-def capture(
-    fleet: Fleet, totals: Totals, *, config_file: str, started_at: float, refusal: str, suspects: tuple[Suspect, ...]
-) -> State:
-    """The state of a supervisor at rest."""
-    last_number, done, failed = fleet.gone
-    return State(
-        config_file=os.path.abspath(config_file),
-        started_at=started_at,
-        refusal=refusal,
-        last_number=last_number,
-        done_by_gone=done,
-        failed_by_gone=failed,
-        generations=tuple(map(_generation, fleet.generations)),
-        children=tuple(map(_child, fleet.children)),
-        suspects=suspects,
-        totals=pickle.dumps(totals.with_processes(lambda child: child.process.pid)),
-    )
-
-
-def _generation(generation: Generation) -> GenerationState:
-    slots = tuple(
-        SlotState(
-            slot.number,
-            slot.group.name,
-            _pid(slot.serving) if slot.serving else None,
-            slot.was_ready,
-            slot.crashes,
-            slot.start_at,
-        )
-        for slot in generation.slots
-    )
-    leaving = tuple(map(_pid, generation.leaving))
-    return GenerationState(
-        generation.number, generation.state.value, generation.config, slots, leaving, tuple(generation.paused)
-    )
-
-
-def _child(child: Child) -> ChildState:
-    assert child.process
-    descriptor, received = child.process.carried
-    carried = {name: getattr(child, name) for name in CARRIED}
-    if child.heartbeat:
-        carried["heartbeat"] = msgspec.structs.replace(child.heartbeat, counted=None)  # it has been counted
-    return ChildState(
-        pid=child.process.pid,
-        descriptor=descriptor,
-        received=received,
-        number=child.number,
-        generation=child.generation,
-        group=child.group.name,
-        jitter=child.jitter,
-        phase=child.phase.value,
-        started_at=child.started_at,
-        seat=child.seat.number if child.seat else None,
-        **carried,
-    )
-
-
-def _pid(child: Child) -> int:
-    assert child.process
-    return child.process.pid
-
-
-# --- restore -----------------------------------------------------------------------------------------------------
-
-
-def restore(state: State, fleet: Fleet, adopt: Callable[[Child, ChildState], None]) -> Totals:
-    """Fill an empty fleet with what there is; `adopt` gives a child its process. The totals with it."""
-    children: dict[int, Child] = {}
-    for known in state.generations:
-        groups = {group.name: group for group in process_groups(known.config, known.paused)}
-        source = Source(state.config_file, known.config, (), {})
-        generation = Generation(
-            known.number, source, fleet.spawn, state=GenerationPhase(known.state), paused=Pauses(known.paused)
-        )
-        for each in state.children:
-            if each.generation == known.number:
-                children[each.pid] = _restored(
-                    each,
-                    Child(
-                        each.number,
-                        known.number,
-                        groups[each.group],
-                        jitter=each.jitter,
-                        now=each.started_at,
-                        start_by=each.started_at,
-                    ),
-                )
-                adopt(children[each.pid], each)
-        generation.slots = [
-            Slot(
-                slot.number,
-                groups[slot.group],
-                children[slot.serving] if slot.serving is not None else None,
-                was_ready=slot.was_ready,
-                crashes=slot.crashes,
-                start_at=slot.start_at,
-            )
-            for slot in known.slots
-        ]
-        generation.leaving = [children[pid] for pid in known.leaving]
-        fleet.restore(generation)
-    fleet.gone = state.last_number, state.done_by_gone, state.failed_by_gone
-    totals: Totals = pickle.loads(state.totals)  # noqa: S301 - our own, of a moment ago, from memory of ours
-    return totals.with_processes(lambda pid: children[pid])
-
-
-def _restored(state: ChildState, child: Child) -> Child:
-    child.phase = Phase(state.phase)
-    for name in CARRIED:
-        setattr(child, name, getattr(state, name))
-    return child
-
-
-# --- from one supervisor to the next -----------------------------------------------------------------------------
-
-_decoder = msgspec.json.Decoder(State)
-
-
-def load(data: bytes) -> State:
-    """A state that other code has left. Raises CannotUpgrade."""
-    try:
-        state = _decoder.decode(data)
-        if state.format != FORMAT:
-            raise CannotUpgrade(f"geard {__version__} does not know the state of geard {state.version}: restart it")
-        if state.protocol != PROTOCOL:
-            raise CannotUpgrade(f"geard {__version__} cannot talk to workers of geard {state.version}: restart it")
-        restore(state, Fleet(lambda child: None), lambda child, known: None)  # every part of it, for nothing
-    except CannotUpgrade:
-        raise
-    except Exception as error:
-        raise CannotUpgrade(f"geard {__version__} cannot read the state of the supervisor: {error!r}") from error
-    return state
+    def _execute(self, processes: list[WorkerProcess], reply: Reply) -> None:
+        self._supervisor.upgrading()
+        for process in processes:
+            process.pause()
+        state = self._with_descriptors(self._supervisor.capture())
+        state = msgspec.structs.replace(state, signals=signals.descriptor())
+        try:
+            signals.block(SIGNALS)  # they wait for the new code
+            execute(state, sys.argv[1:])
+        except OSError as error:
+            signals.unblock(SIGNALS)
+            for process in processes:
+                process.resume()
+            self._companions.resume()
+            log.error("%s: %s", REFUSED, error)
+            self._supervisor.not_upgraded()
+            reply(Answer(exits.FAILED, f"{REFUSED}: {error}"))
 
 
 def inherited() -> State | None:
@@ -312,7 +149,7 @@ def check(state: State, run: Callable[..., Any]) -> str:
     subprocess.run, or gevent's."""
     try:
         done = run(
-            [sys.executable, "-P", "-m", "geard.supervisor.upgrade"],
+            [sys.executable, "-P", "-m", "geard.supervisor.check_state"],
             input=msgspec.json.encode(state),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -348,12 +185,3 @@ def execute(state: State, arguments: list[str]) -> None:
             os.set_inheritable(descriptor, False)
         os.close(memory)
         raise
-
-
-if __name__ == "__main__":
-    import geard.supervisor.daemon  # noqa: F401 - all that the new supervisor will need
-
-    try:
-        load(sys.stdin.buffer.read())
-    except CannotUpgrade as error:
-        sys.exit(str(error))
