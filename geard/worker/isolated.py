@@ -30,12 +30,12 @@ from setproctitle import setproctitle
 from geard import exits, messages
 from geard.messages import Ready
 from geard.protocol import Command, Decoder, request
+from geard.worker.begin import begin, import_all, leave
 from geard.worker.fork import die_at_end_of
 from geard.worker.forked import end_if_forked
 from geard.worker.isolation import BEAT, BEAT_SECONDS, ENDED, FAILED, Failed
 from geard.worker.job import Job
 from geard.worker.policy import Policy, judge
-from geard.worker.process import begin, import_all, leave
 from geard.worker.run import failure, run
 
 if TYPE_CHECKING:

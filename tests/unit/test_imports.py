@@ -97,6 +97,7 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
 GEVENT = {"supervisor", "jobserver", "monitor"}
 GEVENT_FILES = {
     "deadletters/process.py",
+    "worker/begin.py",
     "worker/process.py",
     "worker/isolated.py",
     "worker/greenlets.py",
