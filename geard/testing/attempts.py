@@ -63,7 +63,7 @@ class Attempts:
             decision = decide(policy, attempt.number, error, random.random)
             if isinstance(decision, Again) and not job.has_sent_data:
                 first = attempt.first_failed_at or int(time.time())
-                self._again = RetriedJob(job, Attempt(attempt.number + 1, first, attempt.unique))
+                self._again = RetriedJob.of(job, Attempt(attempt.number + 1, first, attempt.unique))
                 return True
             if policy.dead_letter if isinstance(decision, Again) else decision.dead_letter:
                 self.dead_letter = letter_of(job, attempt, error, time.time())

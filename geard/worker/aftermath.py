@@ -93,7 +93,7 @@ class Aftermath:
         if job.has_sent_data and not in_background:
             log.warning("%s cannot run again: its client has data of it already", label(job), extra=about(job))
             return False
-        return self.parking.park(RetriedJob(job, following), wait_seconds)
+        return self.parking.park(RetriedJob.of(job, following), wait_seconds)
 
     def _is_in_background(self, job: Job) -> bool | None:
         """Whether nobody waits for the job; None where the job server cannot tell."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
-from geard.codec import Codec, codec_for
+from geard.codec import BYTES, Codec, codec_for
 from geard.config import Capability, Config
 from geard.errors import CapabilityError, InvalidRequest, Problem
 from geard.stats.counters import FunctionCounter
@@ -53,13 +53,13 @@ class BoundCapability:
     """A capability with its callable: `invoke(job)`, once prepared, runs the function and returns what it returned."""
 
     __slots__ = (
-        "add_duration",
-        "add_wait",
         "after_failure",
+        "as_is",
         "asynchronous",
         "client",
         "codec",
         "counter",
+        "durations",
         "function",
         "hands_on",
         "invoke",
@@ -69,6 +69,7 @@ class BoundCapability:
         "quick",
         "raw_name",
         "spec",
+        "waits",
     )
 
     def __init__(
@@ -87,10 +88,12 @@ class BoundCapability:
         self.asynchronous = is_asynchronous(function)
         self.layers: Layers = layers_of(middleware, asynchronous=self.asynchronous)
         self.codec = codec
+        self.as_is = bytes if codec.name == BYTES else None
+        """Results of this type go as they are."""
         self.invoke: Invoke = self._plain()
         self.counter = FunctionCounter()
-        self.add_duration = self.counter.durations.append  # the hot path's, looked up once
-        self.add_wait = self.counter.waits.append
+        self.durations = self.counter.durations  # the hot path's, looked up once
+        self.waits = self.counter.waits
         self.policy = policy_of(spec)
         self.after_failure: Callable[[Job, BaseException], bool] | None = None
         """Decides what becomes of a job that failed, and whether it will run again; None: it has failed."""
@@ -125,6 +128,10 @@ class BoundCapability:
     def _plain(self) -> Invoke:
         function, decode = self.function, self.codec.decode
 
+        def call_raw(job: Job) -> Any:
+            result = function(job.workload)
+            return job.stream(result) if type(result) is GeneratorType else result
+
         def call(job: Job) -> Any:
             result = function(decode(job.workload))
             return job.stream(result) if type(result) is GeneratorType else result
@@ -133,7 +140,9 @@ class BoundCapability:
             result = function(job, decode(job.workload))
             return job.stream(result) if type(result) is GeneratorType else result
 
-        return call_hands_on if self.hands_on else call
+        if self.hands_on:
+            return call_hands_on
+        return call_raw if self.codec.name == BYTES else call
 
     def _coroutine(self) -> Begin:
         function, decode, hands_on = self.function, self.codec.decode, self.hands_on

@@ -1,12 +1,14 @@
 """The channel: one connection to one job server, and the greenlets that share it.
 
-A greenlet calls next_job, runs the job and calls done; all of it blocking code.
+A greenlet calls serve, and runs jobs until the channel has drained; all of it blocking code.
 
 Rules:
 - Leader and followers. One idle greenlet holds the read lock and blocks in receive; the others wait for the lock.
   What it reads becomes a queue of jobs; it takes one, gives up the lock and runs it. Who finishes a job while others
   are queued goes on to the next without a switch.
 - Never grab a job that no greenlet is free to run, and none at all while draining.
+- What is done for every job is in serve and in Job.finish, without a call that can be spared: it is all that a drain of
+  small jobs costs. What happens once in a while has a method of its own.
 - A result never waits for another job. The reader flushes before it blocks. In the middle of a batch, results go out
   when there are enough for a write of their own, after a millisecond, and before a job of a capability that is not
   known to be quick. Otherwise the writer flushes, once per turn of the loop.
@@ -31,15 +33,18 @@ from geard.connection import Connection
 from geard.errors import ConnectionLost, PacketTooLarge, ProtocolError, ServerTimeout
 from geard.protocol import Command, Oversized, Packet, request
 from geard.stats.counters import MOST_VALUES
+from geard.worker.breath import BREATH_SECONDS, Breath
 from geard.worker.capability import BoundCapability
 from geard.worker.job import Job
 from geard.worker.reconnect import Backoff
-from geard.worker.run import NO_SUCH_FUNCTION, log_refused, too_large
+from geard.worker.run import NO_SUCH_FUNCTION, log_refused, run, too_large
 from geard.worker.session import FAREWELL, LOOK, Session
 from geard.worker.tally import Tally
 from geard.worker.window import HOARD_SECONDS, MAX_WINDOW, GrabWindow, grabs_due
 
 log = logging.getLogger("geard.worker")
+
+JOB_ASSIGN_UNIQ: Final = Command.JOB_ASSIGN_UNIQ  # as a member of the enum it would be looked up twice for every job
 
 QUICK_SECONDS: Final = 0.001
 """A result may wait so long for company in its write."""
@@ -48,40 +53,12 @@ SILENT_TICKS: Final = 30
 """A job server that owes an answer and says nothing for so many ticks of about a second is taken for dead. Ticks, not
 seconds: a capability that held the loop for a minute must not make us hang up on a server that has answered."""
 
-
-BREATH_SECONDS: Final = 0.01
-"""Jobs that never wait give up the loop after so long, for heartbeats, timers and the other channels."""
-
-BREATH: Final = 1e-6
-"""A timer that is due at once. sleep(0) is not enough: gevent goes on with it before it looks at timers and sockets."""
-
-
-class Breath:
-    """When the loop is to have its turn. Shared by the channels of a pool, whose greenlets all hold the same loop.
-
-    Rule: between two jobs that held the loop for long it has its turn, whichever greenlets run them: who finds one
-    `due` does not begin a job before it has seen the loop go round since."""
-
-    __slots__ = ("at", "due")
-
-    def __init__(self) -> None:
-        self.at = 0.0  # when it last was due
-        self.due = 0.0  # since when it is; 0 when it is not
-
-    def take(self) -> None:
-        """Give up the loop until it has had its turn since the last long job."""
-        while since := self.due:
-            time.sleep(BREATH)
-            if self.due == since:  # no other job has held the loop since this greenlet gave it up
-                self.due = 0.0
-
-
 PROVED_TICKS: Final = 3
 """A connection that has worked for so long is a good one: see Backoff."""
 
 
 class Channel:
-    """The greenlets' side of one job server. `greenlets` of them may call next_job."""
+    """The greenlets' side of one job server. `greenlets` of them may call serve."""
 
     def __init__(
         self,
@@ -93,9 +70,11 @@ class Channel:
         max_packet_bytes: int,
         breath: Breath | None = None,
         tally: Tally | None = None,
+        ended: Callable[[Job], None] | None = None,
         dial: Callable[[JobServer], Connection] = Connection.dial,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`ended` is told of each job that has."""
         self.server = server
         self.greenlets = greenlets
         self.reconnects = 0
@@ -120,8 +99,11 @@ class Channel:
         self._read_lock = threading.Lock()
         self._draining = threading.Event()
         self._write_due = threading.Event()
+        self._writer_woken = False  # as the event, for those who look at it with every job
         self._breath = breath or Breath()
         self._tally = tally or Tally()
+        self._ended = ended
+        self._end_forked: Callable[[], None] | None = None  # in a child that a job has forked: ends it
         self._grabs_before = 0  # sent on connections that are gone
         self._connected_before = False
         self._last: Job | None = None  # the last job that was begun or ended
@@ -142,74 +124,94 @@ class Channel:
         """The jobs in flight."""
         return list(self._busy)
 
-    # --- a greenlet's three calls ---------------------------------------------------------------------------------
+    # --- a greenlet's life ----------------------------------------------------------------------------------------
 
-    def next_job(self) -> Job | None:
-        """Block until there is a job for this greenlet. None when the channel has drained: do not call again."""
-        assigned, breath = self._assigned, self._breath
+    def serve(self) -> None:
+        """Run jobs until the channel has drained: do not call again."""
+        while True:
+            try:
+                self._serve()
+                return
+            except BaseException as error:
+                # Only user code can be behind this: a gevent.Timeout that it left running, or a kill of this greenlet
+                # that came after its job had ended. The greenlet must not be lost, whatever it is.
+                log.warning("something left over from an earlier job interrupted %s: %r", self.server, error)
+
+    def _serve(self) -> None:
+        assigned, busy, breath, clock, ended = self._assigned, self._busy, self._breath, self._clock, self._ended
+        full_write = self._full_write
+        now = 0.0  # 0: somebody else has had the loop, or a write its time, since the clock was read
         while True:
             if breath.due:
                 breath.take()
+                now = 0.0
             try:
-                job = assigned.popleft()
+                job: Job = assigned.popleft()
             except IndexError:
+                job = None  # type: ignore[assignment] # its workload may be large, and the next long in coming
                 if not self._lead():
-                    return None
+                    return
+                now = 0.0
                 continue
             session = job.session
             if session.lost:  # it was handed to another worker when the connection went
-                self._busy.discard(job)
+                busy.discard(job)
                 continue
-            if not job.capability.quick and session.waiting:
-                try:
-                    session.flush()
-                except BaseException:  # a stray gevent.Timeout of user code, say: the job is not the worse for it
-                    assigned.appendleft(job)
-                    raise
-            job.started = now = self._clock()
-            if now - job.received > HOARD_SECONDS:
-                self._window.hoarded(job.received, now)
+            capability = job.capability
+            if session.outbox and not capability.quick:
+                self._flush_before(job)
+                now = 0.0
+            job.started = started = now or clock()
+            waited = started - job.received
+            if waited > HOARD_SECONDS:
+                self._window.hoarded(job.received, started)
             self._last = job
-            return job
+            try:
+                run(job)
+            finally:
+                busy.discard(job)
+                if job.failed:
+                    self._tally.failed(job)
+                now = over = clock()
+                seconds = over - started
+                capability.durations.append(seconds * 1e6)
+                capability.waits.append(waited * 1e6)
+                alone = self._last is job
+                capability.quick = seconds < QUICK_SECONDS or not alone
+                self._last = job
+                if session.lost:
+                    if self._end_forked:
+                        self._end_forked()
+                elif assigned:  # else _lead flushes
+                    if len(session.outbox) >= full_write or over - session.flushed_at > QUICK_SECONDS:
+                        session.flushed_at = over
+                        session.flush()
+                        now = 0.0
+                    elif not self._writer_woken:
+                        self._wake_writer()
+                if over - breath.at > BREATH_SECONDS:
+                    if len(capability.durations) > MOST_VALUES:
+                        capability.counter.fold()
+                    self._wake_writer()
+                    breath.draw(over, held=alone and seconds > BREATH_SECONDS)  # held: it may have held the loop
+                    now = 0.0
+            if ended is not None:
+                ended(job)
 
-    def done(self, job: Job) -> None:
-        """The greenlet has run the job, answered or not, and is free."""
-        self._busy.discard(job)
-        if job.failed:
-            self._tally.failed(job)
-        now = self._clock()
-        started = job.started
-        seconds = now - started
-        capability = job.capability
-        capability.add_duration(seconds * 1e6)
-        capability.add_wait((started - job.received) * 1e6)
-        alone = self._last is job
-        capability.quick = seconds < QUICK_SECONDS or not alone
-        self._last = job
-        session = job.session
-        if self._assigned and not session.lost:  # else _lead flushes
-            if session.waiting >= self._full_write or now - session.flushed_at > QUICK_SECONDS:
-                session.flushed_at = now
-                session.flush()
-            else:
-                self._wake_writer()
-        breath = self._breath
-        if now - breath.at > BREATH_SECONDS:
-            breath.at = now
-            if len(capability.counter.durations) > MOST_VALUES:
-                capability.counter.fold()
-            self._wake_writer()
-            if alone and seconds > BREATH_SECONDS:  # it may have held the loop
-                breath.due = now
-                breath.take()
-            else:
-                time.sleep(BREATH)
+    def _flush_before(self, job: Job) -> None:
+        """Send what waits before a job that may hold the loop begins."""
+        try:
+            job.session.flush()
+        except BaseException:  # a stray gevent.Timeout of user code, say: the job is not the worse for it
+            self._assigned.appendleft(job)
+            raise
 
     def write(self) -> None:
         """The writer's whole life: flush once per turn of the loop in which there is something to send."""
         while not self.drained.is_set():
             self._wait_to_write()
             self._write_due.clear()
+            self._writer_woken = False
             session = self._session
             if session:
                 session.flush()
@@ -218,7 +220,8 @@ class Channel:
         self._write_due.wait()
 
     def _wake_writer(self) -> None:
-        if not self._write_due.is_set():
+        if not self._writer_woken:
+            self._writer_woken = True
             self._write_due.set()
 
     # --- the leader -----------------------------------------------------------------------------------------------
@@ -240,7 +243,7 @@ class Channel:
     def _leave_to_others(self) -> None:
         """See that what this greenlet has done is sent: somebody else is reading, and may be for long."""
         session = self._session
-        if session and session.waiting >= self._full_write:
+        if session and len(session.outbox) >= self._full_write:
             session.flush()
         else:
             self._wake_writer()
@@ -271,47 +274,48 @@ class Channel:
             self._leave(session)
 
     def _hear(self, session: Session) -> None:
-        jobs = no_jobs = 0
+        jobs: list[Job] = []
+        refused = no_jobs = 0
         noop = farewell = False
-        busy, assigned, capabilities = self._busy, self._assigned, self._capabilities
+        capabilities = self._capabilities
         packets = session.receive()
+        owed = session.owed
         now = self._clock()
         try:
             for packet in packets:
                 command, fields = packet
-                if command is Command.JOB_ASSIGN_UNIQ:
-                    if jobs + no_jobs >= session.owed:
+                if command is JOB_ASSIGN_UNIQ:
+                    if not owed:
                         raise ProtocolError(f"assigned a job that nobody asked for: {fields[0]!r}")
-                    jobs += 1
+                    owed -= 1
                     try:
                         handle, function, unique, workload = fields
-                    except ValueError:  # Oversized: the workload is skipped
-                        self._refuse_oversized(session, packet)
+                        capability = capabilities[function]
+                    except (ValueError, KeyError):
+                        refused += 1
+                        self._refuse(session, packet)
                         continue
-                    capability = capabilities.get(function)
-                    if capability is None:
-                        self._refuse(session, handle, function)
-                        continue
-                    job = Job(session, capability, handle, unique, workload, now)
-                    busy.add(job)
-                    assigned.append(job)
+                    jobs.append(Job(session, capability, handle, unique, workload, now))
                 elif command is Command.NO_JOB:
-                    if jobs + no_jobs >= session.owed:
+                    if not owed:
                         raise ProtocolError("sent a NO_JOB that nobody asked for")
+                    owed -= 1
                     no_jobs += 1
                 elif command is Command.NOOP:
                     noop = True
                 else:
                     farewell = self._hear_other(session, packet) or farewell
         finally:
-            session.heard(jobs=jobs, no_jobs=no_jobs, noop=noop)
-        if jobs and self.assigned is not None:
-            self.assigned(assigned)
+            self._busy.update(jobs)
+            self._assigned.extend(jobs)
+            session.heard(jobs=len(jobs) + refused, no_jobs=no_jobs, noop=noop)
+        if (jobs or refused) and self.assigned is not None:
+            self.assigned(self._assigned)
         if no_jobs:
             self.no_jobs += no_jobs
             self._window.came_short()
-        elif jobs:
-            self._window.assigned(jobs, now)
+        elif jobs or refused:
+            self._window.assigned(len(jobs) + refused, now)
         if not self.registered.is_set():
             self._announce()
         if farewell:
@@ -334,17 +338,20 @@ class Channel:
             raise ProtocolError(f"answered {code}: {text}")
         raise ProtocolError(f"sent {packet.command.name}, which nobody asked for")
 
-    def _refuse(self, session: Session, handle: bytes, function: bytes) -> None:
-        log_refused(function, handle, NO_SUCH_FUNCTION)
-        session.send(request(Command.WORK_FAIL, handle))
-
-    def _refuse_oversized(self, session: Session, packet: Packet) -> None:
-        assert isinstance(packet, Oversized)
-        handle, function, unique = packet.fields
-        if capability := self._capabilities.get(function):
-            self._tally.refused(capability, str(self.server), handle, unique, too_large(packet))
-        log_refused(function, handle, too_large(packet))
-        session.send(request(Command.WORK_EXCEPTION, handle, too_large(packet).encode()))
+    def _refuse(self, session: Session, packet: Packet) -> None:
+        """Fail a job that no capability here can run."""
+        handle, function, unique = packet.fields[:3]
+        if isinstance(packet, Oversized):
+            reason = too_large(packet)
+            answer = request(Command.WORK_EXCEPTION, handle, reason.encode())
+            if capability := self._capabilities.get(function):
+                self._tally.refused(capability, str(self.server), handle, unique, reason)
+        else:
+            reason = NO_SUCH_FUNCTION
+            answer = request(Command.WORK_FAIL, handle)
+        log_refused(function, handle, reason)
+        session.answer(answer)
+        self._wake_writer()
 
     # --- connecting -----------------------------------------------------------------------------------------------
 
@@ -465,7 +472,7 @@ class Channel:
     def forked(self, release: Callable[[int], None], end: Callable[[], None]) -> None:
         """This is a child that a job has forked. Touch no lock and say nothing: `release` the descriptor, and `end` the
         process where the greenlet that goes on in it comes back here."""
-        self.done = self.next_job = lambda *_: end()  # type: ignore[method-assign, assignment]
+        self._end_forked = end
         for job in self._busy:
             job.answered = True
         if self._session:

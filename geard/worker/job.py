@@ -12,9 +12,12 @@ import logging
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct
+
 from geard.errors import InvalidRequest
 from geard.printable import printable
 from geard.protocol import Command, Packet, request
+from geard.protocol.encode import work_complete
 from geard.worker import attempts
 from geard.worker.attempts import Attempt
 from geard.worker.capability import BoundCapability
@@ -30,38 +33,30 @@ ANSWERS: Final = (Command.WORK_COMPLETE, Command.WORK_FAIL, Command.WORK_EXCEPTI
 """The packets that end a job."""
 
 
-class Job:
-    """One job. `workload` is the raw bytes; `handle`, `unique` and `function` are text."""
+class Job(Struct, eq=False):
+    """One job. `workload` is the raw bytes; `handle`, `unique` and `function` are text.
 
-    __slots__ = (
-        "_sent_data",
-        "_session",
-        "answered",
-        "capability",
-        "error",
-        "failed",
-        "progress",
-        "raw_handle",
-        "raw_unique",
-        "received",
-        "started",
-        "workload",
-    )
+    A Struct, since one is made for every job: that costs a third of a class with an __init__."""
 
-    error: BaseException | str | bytes  # why it failed; there is none before it has
-
-    def __init__(
-        self, session: Session, capability: BoundCapability, handle: bytes, unique: bytes, workload: bytes, now: float
-    ) -> None:
-        self._session = session
-        self.capability = capability
-        self.raw_handle = handle
-        self.raw_unique = unique
-        self.workload = workload
-        self.received = now  # by the session's clock
-        self.started = 0.0  # 0 while no greenlet has taken it
-        self.answered = False
-        self.failed = False  # answered with anything but a result
+    session: Session
+    """The connection's session that it belongs to."""
+    capability: BoundCapability
+    raw_handle: bytes
+    raw_unique: bytes
+    workload: bytes
+    received: float
+    """By the session's clock."""
+    started: float = 0.0
+    """0 while no greenlet has taken it."""
+    answered: bool = False
+    failed: bool = False
+    """Answered with anything but a result."""
+    error: BaseException | str | bytes = ""
+    """Why it failed."""
+    progress: tuple[int, int] | tuple[()] = ()
+    """What it last said of how far it is."""
+    has_sent_data: bool = False
+    """Whether a piece of its result is with the client."""
 
     def __repr__(self) -> str:
         state = "failed" if self.failed else "answered" if self.answered else "running" if self.started else "waiting"
@@ -76,11 +71,6 @@ class Job:
     def unique(self) -> str:
         """The client's name for it; may be empty."""
         return attempts.read(self.raw_unique).unique.decode(errors="replace")
-
-    @property
-    def has_sent_data(self) -> bool:
-        """Whether a piece of its result is with the client."""
-        return getattr(self, "_sent_data", False)  # unset, so that it costs nothing where it is not asked for
 
     @property
     def attempts(self) -> Attempt:
@@ -125,23 +115,18 @@ class Job:
     @property
     def server(self) -> str:
         """The address of the job server that assigned it."""
-        return self._session.address
-
-    @property
-    def session(self) -> Session:
-        """The connection's session that it belongs to."""
-        return self._session
+        return self.session.address
 
     # --- on the way -----------------------------------------------------------------------------------------------
 
     def status(self, numerator: int, denominator: int) -> None:
         """Tell clients how far it is: WORK_STATUS."""
-        self.progress = numerator, denominator  # unset until then: most jobs never say
+        self.progress = numerator, denominator
         self.send(request(Command.WORK_STATUS, self.raw_handle, b"%d" % numerator, b"%d" % denominator))
 
     def data(self, chunk: Any) -> None:
         """Send a piece of the result: WORK_DATA. Encoded as a result is."""
-        self._sent_data = True
+        self.has_sent_data = True
         data = self.capability.codec.encode(chunk)
         self.capability.counter.bytes_out += len(data)
         self.send(request(Command.WORK_DATA, self.raw_handle, data))
@@ -153,7 +138,7 @@ class Job:
 
     def send(self, packet: bytes) -> None:
         """Send a packet as it is (see geard.protocol.request). Waits while the connection is far behind."""
-        self._session.send(packet)
+        self.session.send(packet)
 
     def stream(self, pieces: Generator[Any, Any, Any]) -> Any:
         """Send each item of a generator as WORK_DATA; its return value is returned."""
@@ -169,13 +154,13 @@ class Job:
     def complete(self, result: Any = None) -> None:
         """End the job with its result: WORK_COMPLETE. Raises what the encoding raises, and then is not answered."""
         self.finish(result)
-        self._session.wake()  # the function may go on for long
+        self.session.wake()  # the function may go on for long
 
     def finish(self, result: Any) -> None:
         """The same for who runs the job, and sees to it that the answer is sent."""
         capability = self.capability
-        data = capability.codec.encode(result)
-        self._answer(request(Command.WORK_COMPLETE, self.raw_handle, data))
+        data = result if type(result) is capability.as_is else capability.codec.encode(result)
+        self._answer(work_complete(self.raw_handle, data))
         counter = capability.counter
         counter.bytes_in += len(self.workload)
         counter.bytes_out += len(data)
@@ -185,7 +170,7 @@ class Job:
         self._answer(request(Command.WORK_FAIL, self.raw_handle))
         self.error = ""
         self.failed = True
-        self._session.wake()
+        self.session.wake()
 
     def exception(self, text: str | bytes) -> None:
         """End the job as failed, with a reason: WORK_EXCEPTION alone, since gearmand takes it as the job's end."""
@@ -193,7 +178,7 @@ class Job:
         self._answer(request(Command.WORK_EXCEPTION, self.raw_handle, data))
         self.error = text
         self.failed = True
-        self._session.wake()
+        self.session.wake()
 
     def relay(self, packet: Packet) -> None:
         """Send what another process, which runs this job, has to say. Raises InvalidRequest for a second answer."""
@@ -203,14 +188,14 @@ class Job:
             return
         self._answer(data)
         self.failed = packet.command is not Command.WORK_COMPLETE
-        self._session.wake()
+        self.session.wake()
 
     def _answer(self, packet: bytes) -> None:
         # No call between read and write of the flag: in threads, only one of two answers can win.
         answered, self.answered = self.answered, True
         if answered:
             raise InvalidRequest(f"{self.function} {self.handle} was answered before")
-        if not self._session.answer(packet):
+        if not self.session.answer(packet):
             dropped = printable(f"{self.function} {self.handle}")
             log.warning("result of %s dropped: the connection to %s is gone", dropped, self.server)
 
@@ -218,12 +203,15 @@ class Job:
 class RetriedJob(Job):
     """A job that failed and waited in this process to run again."""
 
-    __slots__ = ("_attempts",)
+    retried: Attempt | None = None
 
-    def __init__(self, job: Job, attempt: Attempt) -> None:
-        super().__init__(job.session, job.capability, job.raw_handle, job.raw_unique, job.workload, job.received)
-        self._attempts = attempt
+    @classmethod
+    def of(cls, job: Job, attempt: Attempt) -> RetriedJob:
+        """This attempt at it."""
+        return cls(
+            job.session, job.capability, job.raw_handle, job.raw_unique, job.workload, job.received, retried=attempt
+        )
 
     @property
     def attempts(self) -> Attempt:
-        return self._attempts
+        return self.retried or super().attempts

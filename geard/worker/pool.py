@@ -28,13 +28,14 @@ from geard.errors import ConfigError, GeardError, JobTimeout, Problem
 from geard.messages import RunningJob
 from geard.printable import printable
 from geard.worker.aftermath import Aftermath
+from geard.worker.breath import Breath
 from geard.worker.bucket import TokenBucket
 from geard.worker.capability import BoundCapability, Runtime, resolve_all
-from geard.worker.channel import Breath, Channel
+from geard.worker.channel import Channel
 from geard.worker.job import Job
 from geard.worker.middleware import Begin, Invoke
 from geard.worker.paced import Pace, PacedChannel
-from geard.worker.run import about, label, run
+from geard.worker.run import about, label
 from geard.worker.tally import Tally
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ class WorkerPool:
             max_packet_bytes=self.config.max_packet_bytes,
             breath=self._breath,
             tally=self.tally,
+            ended=log_job if self._verbose else None,
         )
 
     def _client(self) -> ProcessClient:
@@ -225,7 +227,7 @@ class WorkerPool:
             self._started = True
             for channel in self.channels:
                 for number in range(channel.greenlets):
-                    self._spawn(lambda channel=channel: self._work(channel), f"{channel.server} {number}")  # type: ignore[misc]
+                    self._spawn(channel.serve, f"{channel.server} {number}")
                 self._spawn(channel.write, f"{channel.server} writer")
             self._spawn(self._tick, "clock")
         return self.stop
@@ -286,23 +288,6 @@ class WorkerPool:
             found.setdefault(str(channel.server), []).extend(job.raw_handle for job in channel.jobs)
         return found
 
-    def _work(self, channel: Channel) -> None:
-        """A greenlet's whole life."""
-        while True:
-            try:
-                while (job := channel.next_job()) is not None:
-                    try:
-                        run(job)
-                    finally:
-                        channel.done(job)
-                    if self._verbose:
-                        log_job(job)
-                return
-            except BaseException as error:
-                # Only user code can be behind this: a gevent.Timeout that it left running, or a kill of this greenlet
-                # that came after its job had ended. The greenlet must not be lost, whatever it is.
-                log.warning("something left over from an earlier job interrupted %s: %r", channel.server, error)
-
     def _tick(self) -> None:
         while not self._stopped.wait(TICK_SECONDS):
             for channel in self.channels:
@@ -336,7 +321,7 @@ def keeper_of(config: Config) -> Callable[[DeadLetter], None] | None:
 def snapshot(job: Job, now: float) -> RunningJob:
     """What others may know of a job in flight."""
     seconds = now - job.started if job.started else 0.0
-    return RunningJob(job.function, job.handle, job.unique, job.server, seconds, *getattr(job, "progress", ()))
+    return RunningJob(job.function, job.handle, job.unique, job.server, seconds, *job.progress)
 
 
 def log_job(job: Job) -> None:

@@ -50,7 +50,6 @@ class Session:
     __slots__ = (
         "_finished",
         "_grabs_due",
-        "_outbox",
         "_outbox_bytes",
         "_room",
         "_send_lock",
@@ -67,6 +66,7 @@ class Session:
         "grabs",
         "lost",
         "more",
+        "outbox",
         "owed",
         "registered",
         "resume",
@@ -104,7 +104,7 @@ class Session:
         self._finished = finished
         self.wake = wake_writer  # have the writer flush soon
         self.resume = resume  # have a job of this session run again
-        self._outbox: deque[bytes] = deque()
+        self.outbox: deque[bytes] = deque()  # packets that wait to be sent
         self._outbox_bytes = 0
         self._room = threading.Event()
         self._room.set()
@@ -113,14 +113,9 @@ class Session:
 
     def __repr__(self) -> str:
         state = "lost" if self.lost else "asleep" if self.asleep else "awake" if self.registered else "new"
-        return f"<Session {self.address} {state} owed={self.owed} outbox={len(self._outbox)}>"
+        return f"<Session {self.address} {state} owed={self.owed} outbox={len(self.outbox)}>"
 
     # --- sending --------------------------------------------------------------------------------------------------
-
-    @property
-    def waiting(self) -> int:
-        """How many packets wait in the outbox."""
-        return len(self._outbox)
 
     @property
     def behind(self) -> bool:
@@ -132,18 +127,18 @@ class Session:
         the job server has handed the job to another worker."""
         if self.lost:
             return False
-        self._outbox.append(packet)
+        self.outbox.append(packet)
         return True
 
     def send(self, packet: bytes) -> None:
         """Send a packet soon. Waits while the outbox is over its limit."""
         if self.lost:
             return
-        self._outbox.append(packet)
+        self.outbox.append(packet)
         self._outbox_bytes += len(packet)
         if self._outbox_bytes > OUTBOX_LIMIT_BYTES:
             self._room.clear()
-            if not self._outbox:  # another thread has taken it all since, and will not say so again
+            if not self.outbox:  # another thread has taken it all since, and will not say so again
                 self._room.set()
         self.wake()
         while not self._room.is_set() and not self.lost:
@@ -155,7 +150,7 @@ class Session:
 
     def open(self, packets: Iterable[bytes]) -> None:
         """Put the first packets into the outbox: who we are and what we can do."""
-        self._outbox.extend(packets)
+        self.outbox.extend(packets)
 
     def flush(self) -> None:
         """Send what waits, and the grabs that are due, in one write. Never raises ConnectionLost: see `lose`."""
@@ -169,7 +164,7 @@ class Session:
 
     def _due(self) -> bool:
         return (
-            bool(self._outbox)
+            bool(self.outbox)
             or bool(self.connection.unsent)
             or (not self.asleep and self._wants_to_speak())
             or (not self.bade_farewell and self._finished() and not self.owed)
@@ -179,7 +174,7 @@ class Session:
         return self._grabs_due(self.owed) > 0 if self.more else not self.owed
 
     def _take(self) -> bytes:
-        outbox = self._outbox
+        outbox = self.outbox
         packets = [outbox.popleft() for _ in range(len(outbox))]
         self._outbox_bytes = 0
         self._room.set()

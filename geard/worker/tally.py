@@ -35,7 +35,7 @@ class Tally:
 
     def failed(self, job: Job) -> None:
         """A job has ended, and not with a result."""
-        error = getattr(job, "error", "")
+        error = job.error
         job.error = ""  # its traceback holds the job
         counter = job.capability.counter
         counter.bytes_in += len(job.workload)

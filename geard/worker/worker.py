@@ -46,13 +46,16 @@ _ASSIGNED: Final = {command for commands in ASSIGNMENTS.values() for command in 
 class GrabbedJob(Job):
     """A job of the low-level worker. `reducer` is empty but for a reduce job that came by GRAB_JOB_ALL."""
 
-    __slots__ = ("reducer",)
+    reducer: str = ""
 
-    def __init__(self, session: Session, capability: BoundCapability, packet: Packet, now: float) -> None:
+    @classmethod
+    def of(cls, session: Session, capability: BoundCapability, packet: Packet, now: float) -> GrabbedJob:
+        """The job that a packet assigns."""
         unique = b"" if packet.command is Command.JOB_ASSIGN else packet.unique
-        super().__init__(session, capability, packet.handle, unique, packet.workload, now)
-        self.started = now
-        self.reducer = packet.reducer.decode() if packet.command is Command.JOB_ASSIGN_ALL else ""
+        reducer = packet.reducer.decode() if packet.command is Command.JOB_ASSIGN_ALL else ""
+        return cls(
+            session, capability, packet.handle, unique, packet.workload, received=now, started=now, reducer=reducer
+        )
 
 
 class Worker:
@@ -181,7 +184,7 @@ class Worker:
                 log_refused(function, handle, too_large(packet))
                 self._send(Command.WORK_EXCEPTION, handle, too_large(packet).encode())
             elif capability := self._capabilities.get(packet.function):
-                return GrabbedJob(self._session, capability, packet, time.monotonic())
+                return GrabbedJob.of(self._session, capability, packet, time.monotonic())
             else:
                 log_refused(packet.function, packet.handle, NO_SUCH_FUNCTION)
                 self._send(Command.WORK_FAIL, packet.handle)
