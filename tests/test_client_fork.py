@@ -375,4 +375,4 @@ def test_a_turn_is_given_back_whatever_happens_while_it_is_waited_for() -> None:
         assert pool.submit(turn.take, theirs, None).result(30) is True
         pool.submit(turn.give, theirs).result(30)
     assert not turn.lock.locked()
-    assert not turn._takers
+    assert not turn.takers

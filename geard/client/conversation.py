@@ -47,10 +47,13 @@ class Conversation:
 
     def ask(self, reply: Reply, packet: bytes, deadline: float | None = None) -> Exchange:
         """Send a request and wait for its answer. Raises what the answer is if it is an error."""
-        exchange = self.exchange(deadline)
+        exchange, now = self._exchange, time.monotonic()
+        if exchange is not None and exchange.lost is None and now - self._used < IDLE_SECONDS:
+            self._used = now
+        else:
+            exchange = self.exchange(deadline)
         try:
-            exchange.post(reply, packet)
-            if not exchange.flush(deadline):
+            if not exchange.send(reply, packet, deadline):
                 fate = "the job's fate is unknown" if reply.sent else "nothing of it was sent"
                 raise JobTimeout(f"{exchange.server} has not taken the request in time; {fate}")
             self.wait(exchange, reply, deadline)

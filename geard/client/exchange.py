@@ -1,7 +1,6 @@
 """Exchange: one connection to a job server, shared by many callers, each of them blocking.
 
-    exchange.post(reply, packet)
-    exchange.flush()
+    exchange.send(reply, packet)  # or post, for several, and flush
     exchange.wait(reply, reply.answered, deadline)
 
 Rules:
@@ -91,6 +90,30 @@ class Exchange:
     def server(self) -> JobServer:
         """The job server at the other end."""
         return self._connection.server
+
+    def send(self, reply: Reply, packet: bytes, deadline: float | None = None) -> bool:
+        """Send a request: `post` and `flush`, in the shortest way where no other is on the way."""
+        pen = self._pen
+        if deadline is not None or self._outbox or pen.holder or pen.takers or self._leader:
+            self._outbox.append((reply, packet))
+            return self.flush(deadline)
+        me, connection = threading.get_ident(), self._connection
+        with pen.lock:
+            pen.holder = me  # at once
+            try:
+                if self._outbox or connection.unsent or self.lost is not None:
+                    self._outbox.append((reply, packet))
+                    return self._write(None)
+                reply.sent = True
+                # At once:
+                connection.unsent = packet
+                self._owed += (reply,)
+                return connection.send(b"")
+            except ConnectionLost as error:
+                self.fail(error)
+                return True
+            finally:
+                pen.holder = 0
 
     def post(self, reply: Reply, packet: bytes) -> None:
         """Put a request in the outbox; `flush` sends it, with what others have put there."""
@@ -220,15 +243,22 @@ class Exchange:
         bells: list[Bell] = []
         try:
             if not (self._packets or self._undecoded):
-                if not self._chunks:
+                chunks = self._chunks
+                if not chunks:
                     chunk = self._connection.receive(timeout_seconds)
                     if chunk is None:
                         return
-                    self._chunks += (chunk,)  # at once with the receive
-                self._decoder.feed(self._chunks[0])
-                # At once:
-                del self._chunks[0]
-                self._undecoded = True
+                    chunks += (chunk,)  # at once with the receive
+                packet = self._decoder.whole(chunks[0])
+                if packet is None:
+                    self._decoder.feed(chunks[0])
+                    # At once:
+                    del chunks[0]
+                    self._undecoded = True
+                else:
+                    # At once:
+                    del chunks[0]
+                    self._packets += (packet,)
             try:
                 if self._undecoded:
                     self._packets.extend(self._decoder)

@@ -11,11 +11,12 @@ import math
 import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 from geard.codec import BYTES_LIKE, ENCODING_ERRORS, JSON, Codec
 from geard.errors import InvalidRequest
-from geard.protocol import REQUEST, Command, encode
+from geard.protocol import REQUEST, Command, begin, encode, finish
 from geard.protocol.packets import MAX_UNIQUE_BYTES
 
 Priority = Literal["low", "normal", "high"]
@@ -64,15 +65,23 @@ def job(
     reducer: str | None = None,
 ) -> tuple[str, bytes]:
     """The job's unique, and its SUBMIT_JOB… packet. `commands` is FOREGROUND or BACKGROUND."""
-    unique = unique_id(unique, function, workload)
+    unique = f"{_unique_prefix}{next(_unique_number)}" if unique is None else unique_id(unique, function, workload)
     if reducer is None:
-        if priority not in commands:
+        command = commands.get(priority)
+        if command is None:
             raise InvalidRequest(f"priority is one of {', '.join(commands)}, not {priority!r}")
-        return unique, encode(REQUEST, commands[priority], name(function), unique.encode(), workload)
+        begun = _begun(command, function) if type(function) is str else begin(REQUEST, command, name(function))
+        return unique, finish(begun, unique.encode(), workload)
     if priority != "normal":
         raise InvalidRequest("a job with a reducer has no priority: the protocol has no packet for both")
     command = Command.SUBMIT_REDUCE_JOB if commands is FOREGROUND else Command.SUBMIT_REDUCE_JOB_BACKGROUND
     return unique, encode(REQUEST, command, name(function), unique.encode(), name(reducer), b"", workload)
+
+
+@lru_cache(maxsize=256)
+def _begun(command: Command, function: str) -> tuple[bytes, bytes]:
+    """What is the same for each job of a function is made once."""
+    return begin(REQUEST, command, name(function))
 
 
 def background_job(
@@ -119,7 +128,7 @@ def name(function: str) -> bytes:
 def unique_id(unique: str | None, function: str, workload: bytes) -> str:
     """The unique to send: a random one for None, a hash of function and workload for "workload"."""
     if unique is None:
-        return f"{_unique_prefix}{next(_unique_number):x}"
+        return f"{_unique_prefix}{next(_unique_number)}"
     if unique == UNIQUE_OF_WORKLOAD:
         return hashlib.blake2b(name(function) + b"\0" + workload, digest_size=16).hexdigest()
     if not isinstance(unique, str) or not unique or "\0" in unique:

@@ -23,18 +23,18 @@ class Turn:
 
     Where there is no deadline, shorter: `with turn.lock: turn.holder = me`, and 0 before it is left."""
 
-    __slots__ = ("_takers", "holder", "lock")
+    __slots__ = ("holder", "lock", "takers")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.holder = 0  # who has it by `with`: a threading.get_ident()
-        self._takers: dict[int, tuple[list[bool], ...]] = {}  # what each caller has taken or waits for by `take`
+        self.takers: dict[int, tuple[list[bool], ...]] = {}  # what each caller has taken or waits for by `take`
 
     def held_by(self, me: int) -> bool:
         """Whether this thread or greenlet has it."""
         if self.holder == me:
             return True
-        return bool(self._takers) and any(taken and taken[0] for taken in self._takers.get(me, ()))
+        return bool(self.takers) and any(taken and taken[0] for taken in self.takers.get(me, ()))
 
     def take(self, taken: list[bool], deadline: float | None) -> bool:
         """Wait for the turn; False if the deadline (by time.monotonic()) came first. InvalidRequest if we have it.
@@ -43,7 +43,7 @@ class Turn:
         me = threading.get_ident()
         if self.held_by(me):
             raise reentered()
-        self._takers[me] = (*self._takers.get(me, ()), taken)
+        self.takers[me] = (*self.takers.get(me, ()), taken)
         left = -1 if deadline is None else max(deadline - time.monotonic(), 0)
         taken.extend(map(self.lock.acquire, (True,), (left,)))
         return taken[0]
@@ -55,11 +55,11 @@ class Turn:
         if held:
             self.lock.release()
         me = threading.get_ident()
-        others = tuple(each for each in self._takers.get(me, ()) if each is not taken)
+        others = tuple(each for each in self.takers.get(me, ()) if each is not taken)
         if others:
-            self._takers[me] = others
+            self.takers[me] = others
         else:
-            self._takers.pop(me, None)
+            self.takers.pop(me, None)
 
 
 def reentered() -> InvalidRequest:

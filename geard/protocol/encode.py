@@ -27,6 +27,18 @@ def encode(magic: bytes, command: Command, *fields: bytes) -> bytes:
     return b"".join((_PREFIX[magic][command], _size(len(body)), body))
 
 
+def begin(magic: bytes, command: Command, first: bytes) -> tuple[bytes, bytes]:
+    """What is the same in all packets of three fields that have this command and first field; for `finish`."""
+    encode(magic, command, first, b"", b"")  # or what is wrong with it
+    return _PREFIX[magic][command], first + b"\0"
+
+
+def finish(begun: tuple[bytes, bytes], second: bytes, last: bytes) -> bytes:
+    """The packet that was begun. Its second field holds no NUL byte: the caller sees to it."""
+    prefix, first = begun
+    return b"".join((prefix, _size(len(first) + len(second) + 1 + len(last)), first, second, b"\0", last))
+
+
 def request(command: Command, *fields: bytes) -> bytes:
     """A packet for the job server: see encode."""
     return encode(REQUEST, command, *fields)

@@ -7,7 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geard.errors import InvalidRequest, PacketTooLarge, ProtocolError
-from geard.protocol import FIELDS, REQUEST, RESPONSE, Command, Decoder, Oversized, Packet, encode, request, response
+from geard.protocol import (
+    FIELDS,
+    REQUEST,
+    RESPONSE,
+    Command,
+    Decoder,
+    Oversized,
+    Packet,
+    begin,
+    encode,
+    finish,
+    request,
+    response,
+)
 from geard.protocol.packets import HEADER
 
 NAMED = [command for command in Command if command != Command.UNUSED]
@@ -68,6 +81,30 @@ def test_a_tail_is_kept_for_later(packet: Packet) -> None:
     decoder.feed(wire[-1:])
     assert list(decoder) == [packet]
     assert not decoder.in_packet
+
+
+@given(packets(), st.sampled_from(MAGICS), st.binary(max_size=20))
+def test_the_short_way_for_a_whole_packet_gives_the_same_and_takes_nothing_else(
+    packet: Packet, magic: bytes, more: bytes
+) -> None:
+    wire = encode(magic, packet.command, *packet.fields)
+    decoder = Decoder(magic)
+    assert decoder.whole(wire) == (packet if packet.fields else None)
+    for other in (wire + more, more + wire, wire[:-1], b""):
+        assert other == wire or decoder.whole(other) is None
+    assert Decoder(REQUEST if magic == RESPONSE else RESPONSE).whole(wire) is None
+    assert Decoder(magic, max_packet_bytes=len(wire) - 1).whole(wire) is None
+    decoder.feed(wire[:1])
+    assert decoder.whole(wire) is None
+
+
+def test_a_packet_that_was_begun_is_what_encode_makes() -> None:
+    begun = begin(REQUEST, Command.SUBMIT_JOB_BG, b"f")
+    assert finish(begun, b"u", b"a\0b") == request(Command.SUBMIT_JOB_BG, b"f", b"u", b"a\0b")
+    with pytest.raises(InvalidRequest, match="the function must not hold a NUL byte"):
+        begin(REQUEST, Command.SUBMIT_JOB_BG, b"f\0")
+    with pytest.raises(InvalidRequest, match="takes 1 fields"):
+        begin(REQUEST, Command.CAN_DO, b"f")
 
 
 @given(st.binary(min_size=1, max_size=200))
