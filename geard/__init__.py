@@ -28,6 +28,7 @@ _HOME = {
     "Fail": "geard.verdicts",
     "Reject": "geard.verdicts",
     "Retry": "geard.verdicts",
+    "ResultTooLarge": "geard.errors",
     "ServerError": "geard.errors",
     "Task": "geard.client",
     "Worker": "geard.worker",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from geard.errors import JobFailed as JobFailed
     from geard.errors import JobTimeout as JobTimeout
     from geard.errors import QueueFull as QueueFull
+    from geard.errors import ResultTooLarge as ResultTooLarge
     from geard.errors import ServerError as ServerError
     from geard.verdicts import Fail as Fail
     from geard.verdicts import Reject as Reject

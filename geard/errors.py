@@ -158,6 +158,12 @@ class InvalidResult(GeardError, ValueError):
         return type(self), (*self.args, self.data)
 
 
+class ResultTooLarge(GeardError):
+    """What came for a job, or as an answer, is over the client's `max_packet_bytes`, and was thrown away as it arrived.
+
+    The message has both sizes. The job itself may be done. The connection goes on, and all else on it."""
+
+
 class JobTimeout(GeardError, TimeoutError):
     """The caller waited long enough, or a capability ran over its `timeout`. The job itself may still be running."""
 

@@ -89,14 +89,14 @@ def send_bytes(data: bytes) -> Script:
     return script
 
 
-HUGE = RESPONSE + b"\0\0\0\x0d\x7f\xff\xff\xff"
+HUGE = RESPONSE + b"\0\0\0\x08\x7f\xff\xff\xff"
 
 
 @pytest.mark.parametrize(
     ("script", "kind", "message"),
     [
         (send_bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n"), ProtocolError, "expected a Gearman packet, got b'HTTP"),
-        (send_bytes(HUGE), PacketTooLarge, "WORK_COMPLETE of 2147483659 bytes, over the limit"),
+        (send_bytes(HUGE), PacketTooLarge, "JOB_CREATED of 2147483659 bytes, over the limit"),
         (send((Command.WORK_COMPLETE, b"H:9", b"x")), ProtocolError, "WORK_COMPLETE came for b'H:9', which is no job"),
         (send((Command.WORK_FAIL, b"")), ProtocolError, "WORK_FAIL came for b'', which is no job"),
         (send((Command.ECHO_RES, b"x")), ProtocolError, "ECHO_RES came, but JOB_CREATED is next"),

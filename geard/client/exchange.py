@@ -16,6 +16,7 @@ Rules:
 - Nor may the interrupt come back in: a signal handler that calls while a call of its own thread (or greenlet) below it
   reads or writes would wait for itself. It gets an error, before anything of its own is sent.
 - The first error ends the exchange for all. Nothing is ever sent again.
+- A packet over the limit is an error of him alone whose it is. Its body is thrown away as it arrives.
 """
 
 from __future__ import annotations
@@ -33,8 +34,17 @@ from geard.client.reply import Bell, Reply, Submission
 from geard.client.turn import Turn, reentered
 from geard.config import JobServer
 from geard.connection import Connection
-from geard.errors import ConnectionLost, InvalidRequest, ProtocolError, QueueFull, ServerError
-from geard.protocol import DEFAULT_MAX_PACKET_BYTES, RESPONSE, Command, Decoder, Packet
+from geard.errors import (
+    ConnectionLost,
+    GeardError,
+    InvalidRequest,
+    PacketTooLarge,
+    ProtocolError,
+    QueueFull,
+    ResultTooLarge,
+    ServerError,
+)
+from geard.protocol import DEFAULT_MAX_PACKET_BYTES, RESPONSE, Command, Decoder, Oversized, Packet
 
 RECHECK_SECONDS: Final = 1.0
 """How often a parked caller looks for itself: an interrupt may have hit its leader on the very way out."""
@@ -69,7 +79,7 @@ class Exchange:
     def __init__(self, connection: Connection, *, max_packet_bytes: int = DEFAULT_MAX_PACKET_BYTES) -> None:
         self.lost: ConnectionLost | None = None
         self._connection = connection
-        self._decoder = Decoder(RESPONSE, max_packet_bytes=max_packet_bytes)
+        self._decoder = Decoder(RESPONSE, max_packet_bytes=max_packet_bytes, skip=True)
         # What was read waits in one of these, and an interrupted leader's successor goes on from there.
         self._chunks: list[bytes] = []
         self._undecoded = False  # whether the decoder holds a chunk that it was not asked about
@@ -283,8 +293,8 @@ class Exchange:
                 if not owed or (command is not owed[0].expected and command is not ERROR):
                     raise ProtocolError(f"{command.name} came, but {_expected(owed)} is next")
                 reply = owed[0]
-                if command is ERROR:
-                    error = server_error(fields)
+                if command is ERROR or type(packet) is Oversized:
+                    error: GeardError = too_large(packet) if type(packet) is Oversized else server_error(fields)
                     submission = reply if isinstance(reply, Submission) else None
                     # At once:
                     reply.error = error
@@ -361,6 +371,13 @@ class Exchange:
     def _wake(*followers: queue.SimpleQueue[None]) -> None:
         for follower in followers:
             follower.put(None)
+
+
+def too_large(packet: Oversized) -> ResultTooLarge:
+    """What came instead of an answer."""
+    if packet.command is JOB_CREATED:
+        raise PacketTooLarge(packet.text)  # what comes for the job could not be told from what comes for nobody
+    return ResultTooLarge(f"the answer is too large for this client: {packet.text} (max_packet_bytes)")
 
 
 def server_error(fields: list[bytes]) -> ServerError:

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from geard.client.reply import Submission
 from geard.codec import ENCODING_ERRORS, JSON, Codec
-from geard.errors import GeardError, InvalidResult, JobException, JobFailed
-from geard.protocol import Command
+from geard.errors import GeardError, InvalidResult, JobException, JobFailed, ResultTooLarge
+from geard.protocol import Command, Oversized, Packet
 
 MAX_DIGITS: Final = 100  # of a number on the wire; Python reads none over 4,300
 
@@ -29,24 +29,31 @@ def result_of(submission: Submission, function: str, codec: Codec) -> Any:
     """The result of a job that has ended: its pieces joined. Raises what ended it otherwise."""
     data = completed(submission, function, codec)
     if submission.news:
-        pieces = [packet.fields[1] for packet in submission.news if packet.command is Command.WORK_DATA]
+        pieces = [piece(packet, function) for packet in submission.news if packet.command is Command.WORK_DATA]
         data = b"".join([*pieces, data])
     return decoded(data, codec)
 
 
 def completed(submission: Submission, function: str, codec: Codec) -> bytes:
-    """The data of the WORK_COMPLETE that ended the job. Raises JobFailed, JobException or ServerError."""
+    """The data of the WORK_COMPLETE that ended the job. Raises JobFailed, JobException, ResultTooLarge, ServerError."""
     if submission.error is not None:
         raise submission.error
     end = submission.end
     if end is None:
         raise RuntimeError(f"{submission!r} has not ended")
     if end.command is Command.WORK_COMPLETE:
-        return end.fields[1]
+        return piece(end, function)
     if end.command is Command.WORK_FAIL:
         raise JobFailed(f"{function}: the job failed")
-    text = words(end.fields[1], codec)
+    text = words(piece(end, function), codec)
     raise JobException(f"{function}: {text}", text)
+
+
+def piece(packet: Packet, function: str) -> bytes:
+    """The data of a WORK_… packet. Raises ResultTooLarge if it was thrown away."""
+    if type(packet) is Oversized:
+        raise ResultTooLarge(f"{function}: too large for this client: {packet.text} (max_packet_bytes)")
+    return packet.fields[1]
 
 
 def decoded(data: bytes, codec: Codec) -> Any:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from geard.client.exchange import Exchange
 from geard.client.reply import Submission
-from geard.client.results import Pieces, completed, number, result_of, text_of, words
+from geard.client.results import Pieces, completed, number, piece, result_of, text_of, words
 from geard.codec import Codec
 from geard.errors import JobTimeout
-from geard.protocol import Command, Packet
+from geard.protocol import Command, Oversized, Packet
 
 
 class Status(NamedTuple):
@@ -87,7 +87,7 @@ class Task:
         """The last status that has arrived; None before the first."""
         self._look()
         for packet in reversed(self._submission.news):
-            if packet.command is Command.WORK_STATUS:
+            if packet.command is Command.WORK_STATUS and type(packet) is not Oversized:
                 return Status(*map(number, packet.fields[1:]))
         return None
 
@@ -100,7 +100,7 @@ class Task:
         """Wait for the end, `timeout` seconds at most, and return the result: all its data, in the task's encoding.
 
         Calls `on_event` with what it has not been called with. Raises JobFailed, JobException, JobTimeout,
-        InvalidResult, and ConnectionLost, after which the job's fate is unknown."""
+        InvalidResult, ResultTooLarge, and ConnectionLost, after which the job's fate is unknown."""
         deadline = deadline_after(timeout)
         if self._on_event is not None:
             while packet := self._news(self._told, deadline):
@@ -128,11 +128,12 @@ class Task:
         return submission.news[seen] if len(submission.news) > seen else None
 
     def _event(self, packet: Packet, pieces: Pieces) -> Event:
+        data = piece(packet, self.function)
         if packet.command is Command.WORK_STATUS:
             return Status(*map(number, packet.fields[1:]))
         if packet.command is Command.WORK_DATA:
-            return Data(pieces.decode(packet.fields[1], last=False))
-        return Warning(words(packet.fields[1], self._codec))
+            return Data(pieces.decode(data, last=False))
+        return Warning(words(data, self._codec))
 
     def _look(self) -> None:
         """Take in what has arrived, without waiting for more."""

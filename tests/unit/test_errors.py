@@ -16,6 +16,7 @@ from geard.errors import (
     JobTimeout,
     Problem,
     QueueFull,
+    ResultTooLarge,
 )
 
 ERRORS: list[GeardError] = [
@@ -26,6 +27,7 @@ ERRORS: list[GeardError] = [
     JobException("resize: ValueError: no image", "ValueError: no image"),
     JobTimeout("resize: not done in time"),
     QueueFull("QUEUE_ERROR", "Job queue is full"),
+    ResultTooLarge("resize: too large for this client"),
 ]
 
 
