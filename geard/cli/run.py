@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,9 @@ def run(path: Path, verbose: bool, watch: bool, embedded: bool, queue: str | Non
     """
     if queue is not None and not embedded:
         raise click.UsageError("--queue is for --embedded: other job servers keep their own queues")
+    if os.getpid() == 1:
+        # The kernel drops what the first process of a container has no handler for yet. Daemon.run unblocks them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP))
     state = _inherited_state()
     source = state.source if state else with_import_problems(examine_config(path))
     source.check()
