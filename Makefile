@@ -3,11 +3,11 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 NEEDS  := gearman-job-server:/usr/sbin/gearmand gearman-tools:/usr/bin/gearman stunnel4:/usr/bin/stunnel4 zsh:/usr/bin/zsh fish:/usr/bin/fish redis-server:/usr/bin/redis-server postgresql:/usr/bin/pg_ctlcluster \
-          chromium:/usr/bin/chromium prometheus:/usr/bin/prometheus tmux:/usr/bin/tmux
+          chromium:/usr/bin/chromium prometheus:/usr/bin/prometheus tmux:/usr/bin/tmux groff-base:/usr/bin/groff
 # Hundreds of processes start in a test run: each would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types docs bench chaos soak screenshots clean programs
+.PHONY: demo test lint types docs bench chaos soak screenshots man clean programs
 
 demo: $(STAMP)
 	$(VENV)/bin/geard demo
@@ -63,6 +63,10 @@ screenshots: $(STAMP) programs
 	@$(PYTHON) -c 'import PIL' 2>/dev/null || $(PYTHON) -m pip install -q --disable-pip-version-check pillow
 	$(PYTHON) -c 'import glob; from PIL import Image; \
 	  [Image.open(p).convert("RGB").quantize(128).save(p, optimize=True) for p in glob.glob("docs/images/*.png")]'
+
+# The man pages, from the code; a test says when they are not current.
+man: $(STAMP)
+	$(PYTHON) -m geard.reference.man man
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
