@@ -16,14 +16,26 @@ from typing import Any, Final, NamedTuple
 
 import geard
 from geard import reference, testing, verdicts
+from geard.cli.warnings import INSTEAD
+from geard.worker.blocking import LIBRARIES
 
 MADE: Final = re.compile(r"^\*Made from the code: (.+)\.\*$", re.MULTILINE)
+LOADED: Final = re.compile(
+    r"""<(?:script|img|iframe|link(?! rel="?(?:canonical|next|prev)))\b[^>]* (?:src|href)=["']?(?:https?:)?//[^>]*>"""
+)
 PACKAGE: Final = Path(geard.__file__).parent
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs for each page."""
     return MADE.sub(lambda match: MAKERS[match[1]](), markdown)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Called by mkdocs with the HTML of each page: none loads anything from another host."""
+    if found := LOADED.search(output):
+        raise ValueError(f"{page.file.src_uri} loads from another host: {found[0]}")
+    return output
 
 
 # --- tables ------------------------------------------------------------------------------------------------------
@@ -126,7 +138,7 @@ def error_classes() -> str:
 
 def error_class(one: reference.ErrorClass) -> str:
     where = "geard" if one.name in geard.__all__ else "geard.errors"
-    return f"#### `{where}.{one.name}`\n\nA {' and a '.join(map(code, one.bases))}. {docstring(one.text)}"
+    return f"### `{where}.{one.name}`\n\nA kind of {' and '.join(map(code, one.bases))}. {docstring(one.text)}"
 
 
 def docstring(text: str) -> str:
@@ -135,7 +147,7 @@ def docstring(text: str) -> str:
 
 def raised_by_capabilities() -> str:
     found = [getattr(verdicts, name) for name in ("Retry", "Fail", "Reject")]
-    return "\n\n".join(f"#### `geard.{one.__name__}`\n\n{docstring(one.__doc__)}" for one in found)
+    return "\n\n".join(f"### `geard.{one.__name__}`\n\n{docstring(one.__doc__)}" for one in found)
 
 
 class Said(NamedTuple):
@@ -150,6 +162,7 @@ def problems() -> str:
     """The messages of the calls that report a problem of a config."""
     files = sorted([*(PACKAGE / "config").glob("*.py"), *(PACKAGE / "worker").glob("*.py")])
     files += [PACKAGE / "supervisor" / name for name in ("daemon.py", "generation.py", "imports.py", "embedded.py")]
+    files += [PACKAGE / "cli" / "warnings.py"]
     found = dict.fromkeys(said for file in files for said in messages(file, REPORTING))
     return table("what is wrong | expected | what to do", (tuple(map(prose, said)) for said in found))
 
@@ -221,6 +234,12 @@ def findings() -> str:
     return table("level | what is wrong | what to do, or where to look", (tuple(map(prose, row)) for row in rows))
 
 
+def libraries() -> str:
+    """The libraries that `geard check` warns of."""
+    rows = ((code(name), prose(INSTEAD.get(name, ""))) for name in LIBRARIES)
+    return table("library | instead of a native thread", rows)
+
+
 # --- Python ------------------------------------------------------------------------------------------------------
 
 
@@ -233,7 +252,9 @@ def public(module: Any) -> Iterator[str]:
     yield f"## {module.__name__}"
     for name in module.__all__:
         if not name.startswith("_"):
-            yield f"::: {getattr(module, name).__module__}.{name}"
+            public_name = f"{module.__name__}.{name}"
+            options = f"options: {{heading: '{public_name}', toc_label: '{public_name}'}}"
+            yield f"::: {getattr(module, name).__module__}.{name}\n    {options}"
 
 
 MAKERS: Final[dict[str, Callable[[], str]]] = {
@@ -242,6 +263,7 @@ MAKERS: Final[dict[str, Callable[[], str]]] = {
     "error classes": error_classes,
     "exit codes": exit_codes,
     "findings": findings,
+    "libraries that block": libraries,
     "metrics": metrics,
     "problems of a config": problems,
     "Python": python,
