@@ -24,7 +24,7 @@ types: $(STAMP)
 
 # The documentation's site, in build/site; tests do not need what makes it.
 docs: $(STAMP)
-	@$(PYTHON) -c 'import material, mkdocstrings' 2>/dev/null || $(PYTHON) -m pip install -q --disable-pip-version-check -e '.[docs]'
+	@$(PYTHON) -c 'import material, mkdocstrings_handlers.python' 2>/dev/null || $(PYTHON) -m pip install -q --disable-pip-version-check -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict -q -f .mkdocs.yml
 
 bench: $(STAMP)

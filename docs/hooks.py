@@ -133,12 +133,22 @@ def sentence(text: str) -> str:
 
 
 def error_classes() -> str:
-    return "\n\n".join(map(error_class, reference.error_classes()))
+    said: dict[str, dict[str, None]] = {}
+    names = tuple(one.name for one in reference.error_classes())
+    for file in sorted(PACKAGE.rglob("*.py")):
+        if not {"cli", "monitor", "reference", "testing"} & set(file.relative_to(PACKAGE).parts):
+            for call in calls(file, names):
+                said.setdefault(name_of(call.func), {})[wording(call.args[0], file)] = None
+    return "\n\n".join(error_class(one, said.get(one.name, {})) for one in reference.error_classes())
 
 
-def error_class(one: reference.ErrorClass) -> str:
+def error_class(one: reference.ErrorClass, said: Iterable[str]) -> str:
     where = "geard" if one.name in geard.__all__ else "geard.errors"
-    return f"### `{where}.{one.name}`\n\nA kind of {' and '.join(map(code, one.bases))}. {docstring(one.text)}"
+    text = f"### `{where}.{one.name}`\n\nA kind of {' and '.join(map(code, one.bases))}. {docstring(one.text)}"
+    lines = [f"- {prose(cell(words))}" for words in said if words.strip("… :")]
+    return (
+        text if one.name == "CapabilityError" else "\n\n".join([text, *["In words:", "\n".join(lines)] * bool(lines)])
+    )
 
 
 def docstring(text: str) -> str:
@@ -172,15 +182,18 @@ REPORTING: Final = ("CapabilityError", "Problem", "Refused", "_fail", "_note", "
 
 def messages(file: Path, names: tuple[str, ...]) -> Iterator[Said]:
     """What the calls of these names in a file say; not those that only hand on what another one says."""
-    module = importlib.import_module(".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts))
     for call in calls(file, names):
         given = {keyword.arg: keyword.value for keyword in call.keywords}
         parts = (call.args[0], given.get("expected"), given.get("hint"))
-        text, expected, hint = (wording(part, module) if part else "" for part in parts)
+        text, expected, hint = (wording(part, file) if part else "" for part in parts)
         text, _, more = text.partition("\n")
         if text.strip("… :"):
             said, _, wanted = more.partition("expected ") if more.startswith("expected ") else (more, "", "")
             yield Said(text, wanted if expected in ("", "…") else expected, said if hint in ("", "…") else hint)
+
+
+def module_of(file: Path) -> ModuleType:
+    return importlib.import_module(".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts))
 
 
 def calls(file: Path, names: tuple[str, ...]) -> Iterator[ast.Call]:
@@ -193,30 +206,30 @@ def name_of(function: ast.expr) -> str:
     return getattr(function, "attr", "") or getattr(function, "id", "")
 
 
-def wording(value: ast.expr, module: ModuleType, local: Mapping[str, ast.expr] | None = None) -> str:
+def wording(value: ast.expr, file: Path, local: Mapping[str, ast.expr] | None = None) -> str:
     """A text of the code: constants as they are, what is filled in as …, alternatives with a slash between."""
     match value:
         case ast.Constant():
             return str(value.value)
         case ast.JoinedStr():
-            parts = (wording(part, module, local) for part in value.values)
+            parts = (wording(part, file, local) for part in value.values)
             return re.sub(r"…(?: ?…)+", "…", "".join(parts))
         case ast.FormattedValue(value=ast.Name(id=name)) if not (local and name in local):
-            return wording(value.value, module)
+            return wording(value.value, file)
         case ast.FormattedValue(value=ast.Name() as name):
-            return wording(name, module, local)
+            return wording(name, file, local)
         case ast.IfExp():
-            return " / ".join(filter(None, (wording(one, module, local) for one in (value.body, value.orelse))))
+            return " / ".join(filter(None, (wording(one, file, local) for one in (value.body, value.orelse))))
         case ast.Name(id=name) if name.strip("_").isupper():
-            return str(getattr(module, name))
+            return str(getattr(module_of(file), name))
         case ast.Name(id=name) if local and name in local:
-            return wording(local[name], module, {other: one for other, one in local.items() if other != name})
+            return wording(local[name], file, {other: one for other, one in local.items() if other != name})
     return "…"
 
 
 def findings() -> str:
     """What the functions of geard/monitor/problems.py say is wrong."""
-    file, module = PACKAGE / "monitor" / "problems.py", importlib.import_module("geard.monitor.problems")
+    file = PACKAGE / "monitor" / "problems.py"
     rows = []
     for function in ast.walk(ast.parse(file.read_text())):
         if not isinstance(function, ast.FunctionDef):
@@ -229,7 +242,7 @@ def findings() -> str:
                 case ast.Call(func=ast.Name(id="Finding"), args=[level, _, text, *more]):
                     given = {keyword.arg: keyword.value for keyword in node.keywords}
                     hint = more[0] if more else given.get("hint")
-                    said = (wording(one, module, local) if one else "" for one in (level, text, hint))
+                    said = (wording(one, file, local) if one else "" for one in (level, text, hint))
                     rows.append(tuple(said))
     return table("level | what is wrong | what to do, or where to look", (tuple(map(prose, row)) for row in rows))
 
