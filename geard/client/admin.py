@@ -82,9 +82,7 @@ class Admin:
 
     def show_unique_jobs(self) -> list[str]:
         """The unique of every job that the job server holds; empty for a job without."""
-        return self._rows(
-            lambda lines: [line.decode(errors="backslashreplace") for line in lines], "show", "unique", "jobs"
-        )
+        return self._rows(text.uniques, "show", "unique", "jobs")
 
     def version(self) -> str:
         """The job server's version, as it calls it."""

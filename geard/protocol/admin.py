@@ -25,6 +25,9 @@ LIST_END: Final = b".\n"
 R = TypeVar("R", bound="Row")
 
 _IS_ERROR = re.compile(rb"ERR\b(?![^\n]*\t\d+\n)[^\n]*\n").fullmatch  # and no function that somebody called ERR
+_HANDLE = re.compile(
+    rb"\A[^\t ]+:\d+\t"
+)  # such as H:build1:42; a unique that begins like one is not to be told from it
 _BEGINS_WORKER = re.compile(rb"\d+ [0-9A-Fa-f:.%]\S* ").match
 
 
@@ -129,6 +132,11 @@ class WorkerStatus(Row, frozen=True, array_like=True):
             else:
                 rows.append(line)
         return [cls.parse(row) for row in rows]
+
+
+def uniques(lines: Iterable[bytes]) -> list[str]:
+    """The rows of `show unique jobs`. From gearmand 2.2 on each begins with the job's handle, and a tab."""
+    return [_text(_HANDLE.sub(b"", line)) for line in lines]
 
 
 def request(*words: str) -> bytes:
