@@ -155,6 +155,17 @@ def test_the_peers_end_is_a_lost_connection_after_all_it_sent(pair: tuple[Connec
         ours.receive()
 
 
+def test_what_has_arrived_is_had_without_waiting(pair: tuple[Connection, socket.socket]) -> None:
+    ours, theirs = pair
+    assert ours.receive_at_once() is None
+    theirs.sendall(b"here")
+    assert eventually(ours.receive_at_once) == b"here"
+    assert ours.receive_at_once() is None
+    theirs.close()
+    with pytest.raises(ConnectionLost, match="closed the connection"):
+        eventually(ours.receive_at_once)
+
+
 def test_a_reset_is_a_lost_connection(pair: tuple[Connection, socket.socket]) -> None:
     ours, theirs = pair
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -25,7 +25,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from geard.config import JobServer
@@ -257,15 +257,23 @@ class Channel:
         return self.drained.is_set()
 
     def _read(self) -> None:
-        """One turn of the leader: send what is due, read once, account for it."""
+        """One turn of the leader: send what is due unless more has come already, read once, account for it."""
         session = self._session
         if session is None or session.lost:
             self._connect()
             return
-        session.flushed_at = self._clock()
-        session.flush()
+        now = self._clock()
         try:
-            self._hear(session)
+            # A busy job server answers a few grabs at a time: as long as more has come, results gather to a full write.
+            may_wait = (
+                session.owed and len(session.outbox) < self._full_write and now - session.flushed_at < QUICK_SECONDS
+            )
+            packets = session.receive_at_once() if may_wait else None
+            if packets is None:
+                session.flushed_at = now
+                session.flush()
+                packets = session.receive()
+            self._hear(session, packets)
         except ProtocolError as error:  # the decoder does not know to whom it listens
             session.lose(ProtocolError(f"{self.server}: {error}"))
         except ConnectionLost as error:
@@ -273,12 +281,11 @@ class Channel:
         if session.lost:
             self._leave(session)
 
-    def _hear(self, session: Session) -> None:
+    def _hear(self, session: Session, packets: Iterable[Packet]) -> None:
         jobs: list[Job] = []
         refused = no_jobs = 0
         noop = farewell = False
         capabilities = self._capabilities
-        packets = session.receive()
         owed = session.owed
         now = self._clock()
         try:

@@ -208,7 +208,14 @@ class Session:
 
     def receive(self) -> Iterable[Packet]:
         """Block until something arrives; the packets it completes. Raises ConnectionLost."""
-        data = self.connection.receive()
+        return self._packets(self.connection.receive())
+
+    def receive_at_once(self) -> Iterable[Packet] | None:
+        """The same for what has arrived already; None if nothing has."""
+        data = self.connection.receive_at_once()
+        return None if data is None else self._packets(data)
+
+    def _packets(self, data: bytes | None) -> Iterable[Packet]:
         if self.lost or data is None:
             raise self.error or ConnectionLost(f"lost {self.address}")
         self.silent_ticks = 0
