@@ -16,7 +16,8 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from geard import __version__
-from geard.jobserver.rules import MAX_NAME_BYTES, Rules
+from geard.jobserver.queues import MAX_NAME_BYTES
+from geard.jobserver.rules import Rules
 from geard.jobserver.state import Function, Peer, Priority
 from geard.printable import printable
 from geard.protocol.admin import LIST_END

@@ -1,7 +1,7 @@
 """What the job server remembers: jobs, functions and peers, as plain records.
 
 Rules:
-- Only `rules.Rules` changes these; the network reads a peer's outbox and empties it.
+- Only `rules.Rules` and its bases change these; the network reads a peer's outbox and empties it.
 - A job that ended is `GONE` for good. It may still lie in a queue, but never at its front: a queue that is not empty
   has a job for a worker. Taking one out of the middle of a deque would cost as much as the queue is long.
 - A peer looks for jobs only where there may be some. A function that it offers is, for each priority, either among the

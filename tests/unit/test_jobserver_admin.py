@@ -9,11 +9,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from geard.errors import GeardError
-from geard.jobserver import admin
-from geard.jobserver import rules as rules_module
+from geard.jobserver import admin, assignments
 from geard.jobserver.admin import RemotePeer
+from geard.jobserver.assignments import STEP
+from geard.jobserver.queues import MAX_NAME_BYTES
 from geard.jobserver.requests import HANDLERS
-from geard.jobserver.rules import MAX_NAME_BYTES, STEP, Rules
+from geard.jobserver.rules import Rules
 from geard.jobserver.state import Ability, Function
 from geard.protocol import RESPONSE, Command, Decoder, request
 from geard.protocol.admin import FunctionStatus, JobStatus, PriorityStatus, WorkerStatus, answer_to_list
@@ -217,7 +218,7 @@ def test_names_and_the_number_of_functions_have_a_limit(monkeypatch: pytest.Monk
     assert all(b"ARGUMENT_TOO_LARGE" in packet for packet in peer.outbox)
     assert not rules.functions
     assert peer.client_id == b"-"
-    monkeypatch.setattr(rules_module, "MAX_ABILITIES", 100)
+    monkeypatch.setattr(assignments, "MAX_ABILITIES", 100)
     peer.abilities = {Function(b"%d" % number): Ability() for number in range(100)}
     rules.can_do(peer, b"one more")
     assert b"Too many functions" in peer.outbox[-1]
