@@ -27,8 +27,8 @@ WRITTEN = {"geard.yaml", "tasks.py", "test_tasks.py", "geard.service", "geard.sc
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in a directory whose name has a space."""
-    directory = tmp_path_factory.mktemp("init") / "my project"
+    """A project in a directory whose name has what shells and systemd have a meaning for."""
+    directory = tmp_path_factory.mktemp("init") / "my 100% project"
     done = geard("init", str(directory))
     assert done.returncode == 0, done.stderr
     assert [line.split("  #")[0].strip() for line in done.stdout.decode().partition("Next:\n")[2].splitlines()] == [
@@ -69,8 +69,8 @@ def test_its_tests_pass(project: Path) -> None:
 
 def test_its_unit_runs_the_config_where_it_is(project: Path) -> None:
     text = (project / "geard.service").read_text()
-    assert f"WorkingDirectory={project}\n" in text
-    assert f'run -c "{project}/geard.yaml"\n' in text
+    assert f"WorkingDirectory={project}\n".replace("%", "%%") in text
+    assert f'run -c "{project}/geard.yaml"\n'.replace("%", "%%") in text
     need("systemd-analyze")
     verified = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(project / "geard.service")], capture_output=True, text=True
@@ -120,7 +120,8 @@ def test_the_templates_are_in_the_package() -> None:
 @pytest.mark.parametrize(
     ("path", "word"),
     [
-        ("/etc/geard/%i.yaml", "/etc/geard/%i.yaml"),
+        ("/etc/geard/geard.yaml", "/etc/geard/geard.yaml"),
+        ("/srv/100%i.yaml", '"/srv/100%%i.yaml"'),
         ("/srv/a b/$x.yaml", '"/srv/a b/$$x.yaml"'),
         ('/srv/100% "a"\\b', '"/srv/100%% \\"a\\"\\\\b"'),
     ],

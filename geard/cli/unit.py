@@ -120,7 +120,7 @@ def unit(path: str | None, user: str | None) -> None:
             closed = closed_directory(path)
             if closed:
                 say(f"geard: note: {closed} is closed to the service's user, who needs {path}: use /opt, or --user")
-    write_bytes(render(source.config, file, program(), user=user).encode())
+    write_bytes(render(source.config, quoted(file), program(), user=user).encode())
 
 
 def program() -> str:
@@ -136,8 +136,8 @@ def closed_directory(path: str) -> str:
 
 
 def quoted(path: str) -> str:
-    """A path as ExecStart takes it for one word. `%i` and its like stay what they are: units name instances by it."""
-    if re.fullmatch(r"[\w@%+=:,./-]+", path, re.ASCII):
+    """A path as ExecStart takes it for one word that means itself."""
+    if re.fullmatch(r"[\w@+=:,./-]+", path, re.ASCII):
         return path
     escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$").replace("%", "%%")
     return f'"{escaped}"'
@@ -153,15 +153,16 @@ def render(
     about: str = "",
     working_directory: str = "",
 ) -> str:
-    """The text of the unit. `name` is that of its directories under /run, /var/lib and /var/log; without a
-    `working_directory` it works in the one under /var/lib. Pure."""
+    """The text of the unit. `file` is a word of ExecStart: `quoted`, or with `%i` in it. `name` is that of its
+    directories under /run, /var/lib and /var/log; without a `working_directory` it works in the one under /var/lib.
+    Pure."""
     elsewhere = {os.path.dirname(path) for path in (config.control_socket, config.logging.file) if path}
     elsewhere -= {f"/run/{name}", f"/var/lib/{name}", f"/var/log/{name}"}
-    in_home = any(path.startswith(("/home/", "/root/")) for path in (file, geard, *config.python_path))
+    in_home = any(path.lstrip('"').startswith(("/home/", "/root/")) for path in (file, geard, *config.python_path))
     return TEMPLATE.substitute(
         about=about,
         geard=geard,
-        config=quoted(file),
+        config=file,
         socket=config.control_socket or f"%t/{name}/geard.sock",
         stop_seconds=round(config.shutdown_timeout_seconds) + STOP_MARGIN_SECONDS,
         runtime_directory=name,

@@ -20,7 +20,7 @@ import click
 
 from geard import exits
 from geard.cli.output import say
-from geard.cli.unit import closed_directory, program, render
+from geard.cli.unit import closed_directory, program, quoted, render
 from geard.config.model import Config
 from geard.errors import GeardError, InvalidRequest
 from geard.printable import printable
@@ -84,7 +84,7 @@ def project(directory: Path) -> dict[str, str]:
     """What to write: each file's text by its name."""
     packaged = files("geard.cli.init").joinpath("files")
     texts = {name: packaged.joinpath(file).read_text(encoding="utf-8") for name, file in TEMPLATES.items()}
-    config = str(directory / "geard.yaml")
+    config = quoted(str(directory / "geard.yaml"))
     unit = render(Config(), config, program(), user=service_user(directory), working_directory=str(directory))
     return texts | {UNIT: unit, SCHEMA: schema_text()}
 
