@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any
 
 import pytest
 
 from geard.config import Capability, Config, JobServer
+from geard.config.model import Retry
 from geard.errors import CapabilityError, ConfigError, InvalidRequest, JobException, ProcessKilled
 from geard.messages import Start
 from geard.protocol import Packet
 from geard.testing import call
-from geard.worker.isolation import CannotIsolate, IsolatedProcess, Isolation, assignment
+from geard.worker.isolation import CannotIsolate, Failed, IsolatedProcess, Isolation, assignment
 from tests.support import poisons
 
 SERVER = JobServer("127.0.0.1", 1)
@@ -104,6 +106,37 @@ def test_many_jobs_share_a_few_processes_and_a_fresh_one_is_fresh() -> None:
         ending, alone, _ = isolation.run("process_id", str(SERVER), job("process_id"), packets.append, fresh=True)
         assert (ending, alone) == ("", True)
         assert packets[0].fields[1].decode() not in pids
+    finally:
+        isolation.close()
+
+
+def test_a_job_that_takes_over_a_process_leaves_the_failure_of_the_one_before_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = Config(
+        job_servers=(SERVER,),
+        capabilities={"dies": Capability("tests.support.poisons.dies", retry=Retry(3))},
+        python_path=(os.getcwd(),),
+    )
+    isolation = Isolation(Start(config, 1, 1))
+    keep, after = Isolation._keep, ["not at all"]
+
+    def run(workload: str) -> Failed | None:
+        ending, _, failed = isolation.run("dies", str(SERVER), job("dies", workload), lambda packet: None, fresh=False)
+        assert ending == ""
+        return failed
+
+    def keep_and_switch(*arguments: Any) -> None:
+        """Another greenlet has its turn as soon as the process is there to be had."""
+        keep(*arguments)
+        if after:
+            assert run(after.pop()) is None
+
+    monkeypatch.setattr(Isolation, "_keep", keep_and_switch)
+    try:
+        failed = run("no such death")
+        assert failed is not None
+        assert "no such death" in failed.text
     finally:
         isolation.close()
 

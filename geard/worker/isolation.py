@@ -205,9 +205,10 @@ class Isolation:
             process = idle.pop() if idle and not fresh else self._new(name, address)
             is_fresh = process.jobs == 0
             ending = process.run(packet, relay)
+            failed = process.failed
             if not ending:
-                self._keep(key, process)
-            return ending, is_fresh, process.failed
+                self._keep(key, process)  # and from here on another job may have it
+            return ending, is_fresh, failed
 
     def _new(self, name: str, address: str) -> IsolatedProcess:
         return IsolatedProcess(msgspec.structs.replace(self._start, config=only(self._start.config, name, address)))
