@@ -23,6 +23,31 @@ collect_ignore = [
     if not os.environ.get("CI") and not all(map(importlib.util.find_spec, packages))
 ]
 
+# Most of what they take is waiting. Whole files are given to several processes: the longest must not come last.
+LONGEST_FIRST = [
+    "test_systemd.py",
+    "test_retries.py",
+    "test_reload.py",
+    "test_scheduler.py",
+    "test_run_supervisor.py",
+    "test_chaos.py",
+    "test_worker_faults.py",
+    "test_dashboard.py",
+    "test_client_deadlines.py",
+    "test_cli_inspect.py",
+    "test_upgrade.py",
+    "test_worker_drain.py",
+    "test_monitor_letters.py",
+    "test_readme.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    place = {name: index for index, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
 SERVERS: dict[str, type[JobServerProcess]] = {"gearmand": Gearmand, "embedded": Embedded}
 
 

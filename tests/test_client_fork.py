@@ -212,16 +212,17 @@ def test_the_peer_sees_the_end_when_the_parent_hangs_up_though_a_child_lives_on(
 
 
 @pytest.fixture
-def on_alarm() -> Iterator[Callable[[Callable[[], object]], None]]:
-    """Have something called by a signal handler, soon."""
+def on_alarm() -> Iterator[Callable[..., None]]:
+    """Have something called by a signal handler, soon or whenever somebody sends SIGALRM."""
     previous = signal.getsignal(signal.SIGALRM)
 
-    def arrange(call: Callable[[], object]) -> None:
+    def arrange(call: Callable[[], object], *, soon: bool = True) -> None:
         def handle(signum: int, frame: FrameType | None) -> None:
             call()
 
         signal.signal(signal.SIGALRM, handle)
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        if soon:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
 
     yield arrange
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -272,25 +273,28 @@ def test_a_call_from_a_signal_handler_that_would_wait_for_the_call_below_it_is_a
         assert client.echo(b"in order") == b"in order"  # and nothing of the handler's was sent
 
 
-def test_a_call_that_interrupts_sending_or_connecting_is_an_error_too(
-    on_alarm: Callable[[Callable[[], object]], None],
-) -> None:
-    def mute(peer: Peer, number: int) -> None:
+def test_a_call_that_interrupts_sending_or_connecting_is_an_error_too(on_alarm: Callable[..., None]) -> None:
+    def interrupt_at_the_first_byte(peer: Peer) -> None:
+        assert peer.socket.recv(1)
+        os.kill(os.getpid(), signal.SIGALRM)
         threading.Event().wait(30)
+
+    def mute(peer: Peer, number: int) -> None:
+        interrupt_at_the_first_byte(peer)
 
     def deaf(peer: Peer, number: int) -> None:
         welcome(peer)
-        threading.Event().wait(30)
+        interrupt_at_the_first_byte(peer)
 
     said: list[str] = []
     with ScriptedServer(mute) as server, Client(server.address, connect_timeout_seconds=2) as connecting:
-        on_alarm(refused(lambda: connecting.echo(b"y"), said))
+        on_alarm(refused(lambda: connecting.echo(b"y"), said), soon=False)
         with pytest.raises(GeardError):
             connecting.echo(b"x")
     with ScriptedServer(deaf) as server, Client(server.address) as sending:
         sending._conversation.exchange()
         data = bytes(30_000_000)
-        on_alarm(refused(lambda: sending.echo(b"y"), said))
+        on_alarm(refused(lambda: sending.echo(b"y"), said), soon=False)
         with pytest.raises(GeardError):
             sending.echo(data, timeout=2)
     assert len(said) == 4

@@ -103,7 +103,6 @@ def test_a_job_runs_while_another_waits_in_a_library(world: World, tmp_path: Pat
             assert other.run("echo", str(number)) == ("WORK_COMPLETE", b"%d" % number)
         release()
         assert waiting.packets()[-1].fields[1:] == [result]
-    assert "holds the loop" not in world.pool.log
 
 
 def test_the_documentation_names_what_is_tried_here() -> None:
