@@ -7,6 +7,7 @@ import re
 from contextlib import closing
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
@@ -69,6 +70,13 @@ def test_every_link_leads_somewhere() -> None:
                 assert anchor in slugs, f"{document.name}: {path}#{anchor}"
 
 
+def test_the_site_leads_to_every_page() -> None:
+    nav = (ROOT / ".mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    assert [
+        page.name for page in DOCUMENTS[1:] if not re.search(rf"[ /]{re.escape(page.name)}$", nav, re.MULTILINE)
+    ] == []
+
+
 def test_no_document_names_a_command_or_file_that_there_is_not() -> None:
     for document in DOCUMENTS:
         text = document.read_text()
@@ -78,12 +86,27 @@ def test_no_document_names_a_command_or_file_that_there_is_not() -> None:
             assert command in COMMANDS, f"{document.name}: geard {command}"
 
 
-def test_what_is_made_from_the_code_is_made() -> None:
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    """docs/hooks.py, as mkdocs loads it."""
     spec = spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
     assert spec
     assert spec.loader
-    hooks = module_from_spec(spec)
-    spec.loader.exec_module(hooks)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_page_may_load_anything_from_another_host(hooks: ModuleType) -> None:
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="index.md"))
+    for ours in ('<script src="a.js">', '<a href="https://gearman.org">', '<link rel="canonical" href="https://a/">'):
+        assert hooks.on_post_page(ours, page) == ours
+    for theirs in ('<script src="https://a/b.js">', '<link rel="stylesheet" href="//a/b.css">', "<img src=http://a/b>"):
+        with pytest.raises(ValueError, match=r"index\.md loads from another host"):
+            hooks.on_post_page(theirs, page)
+
+
+def test_what_is_made_from_the_code_is_made(hooks: ModuleType) -> None:
     made = {document.stem: hooks.on_page_markdown(document.read_text()) for document in DOCUMENTS[1:]}
     assert not [stem for stem, text in made.items() if "*Made from the code" in text]
     for key in reference.config_keys():
