@@ -114,11 +114,13 @@ def test_a_job_server_that_is_gone_is_said_to_hold_jobs_perhaps() -> None:
 def test_a_function_that_fails_is_told_before_anything_is_measured() -> None:
     class Failing(Client):
         def run(self, *_: object, **__: object) -> object:
-            raise JobException("fail: ValueError: no\x1b[2J", "no")
+            raise JobException(f"{bench._plan.function}: ValueError: no\x1b[2J", "no")
 
     server = JobServer("127.0.0.1", 1)
     bench = Bench(planned("fail"), server, None, Failing(server), Progress(), own_server=True)
-    with pytest.raises(GeardError, match=r"fails on this workload: .*no\\x1b\[2J\n    --workload gives it another"):
+    with pytest.raises(
+        GeardError, match=r"fails on this workload: fail: ValueError: no\\x1b\[2J\n    --workload gives it another"
+    ):
         bench._first_job()
 
 

@@ -140,9 +140,8 @@ class Bench:
         try:
             self._client.run(self._plan.function, self._plan.workload)
         except JobFailed as error:
-            raise GeardError(
-                f"the function fails on this workload: {printable(str(error))}\n    --workload gives it another"
-            ) from error
+            why = printable(str(error).replace(self._plan.function, self._plan.shown))
+            raise GeardError(f"the function fails on this workload: {why}\n    --workload gives it another") from error
 
     def _one_at_a_time(self, daemon: TemporaryDaemon) -> tuple[Figures, RoundTrip]:
         wanted = min(self._plan.jobs, MOST_CALLS)

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from geard.cli.answers import aligned
+from geard.cli.answers import aligned, count
 from geard.cli.output import Line
 from geard.printable import printable
 
@@ -116,11 +116,14 @@ def stretch(samples: Sequence[Sample], jobs: int) -> tuple[Sample, Sample]:
 
 def lines(report: Report) -> list[Line]:
     """The report for a person."""
-    workers = "1 worker process" if report.processes == 1 else f"{report.processes} worker processes"
+    workers = f"{count(report.processes, 'worker process')} with {count(report.greenlets_per_server, 'greenlet')}"
     server = f"a job server of its own, {report.server}" if report.own_server else report.server
     found = [
-        Line(f"{printable(report.function)}: {report.jobs:,} jobs of {report.workload_bytes:,} bytes", "bold"),
-        Line(f"{workers} with {report.greenlets_per_server:,} greenlets, on {server}", "dim"),
+        Line(
+            f"{printable(report.function)}: {count(report.jobs, 'job')} of {count(report.workload_bytes, 'byte')}",
+            "bold",
+        ),
+        Line(f"{workers}, on {server}", "dim"),
         Line(""),
     ]
     rows = [
