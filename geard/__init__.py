@@ -19,6 +19,7 @@ _HOME = {
     "GeardError": "geard.errors",
     "InvalidRequest": "geard.errors",
     "InvalidResult": "geard.errors",
+    "Handle": "geard.client",
     "Job": "geard.worker",
     "JobException": "geard.errors",
     "JobFailed": "geard.errors",
@@ -42,6 +43,7 @@ __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
     from geard.client import Client as Client
+    from geard.client import Handle as Handle
     from geard.client import Task as Task
     from geard.client.admin import Admin as Admin
     from geard.config import Capability as Capability

@@ -6,6 +6,7 @@ All who know the same candidates choose the same one. A candidate more or less m
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 
 
@@ -15,4 +16,9 @@ def choose(key: bytes, candidates: Iterable[str]) -> str:
 
 
 def _score(key: bytes, candidate: str) -> bytes:
-    return blake2b(key, digest_size=8, key=blake2b(candidate.encode(), digest_size=32).digest()).digest()
+    return blake2b(key, digest_size=8, key=_hashed(candidate)).digest()
+
+
+@lru_cache(maxsize=4096)
+def _hashed(candidate: str) -> bytes:
+    return blake2b(candidate.encode(), digest_size=32).digest()

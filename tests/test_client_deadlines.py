@@ -16,6 +16,7 @@ from geard import Admin, Client, JobServer, JobTimeout
 from geard.connection import Connection
 from geard.errors import CannotConnect, ConnectionLost, ServerTimeout
 from geard.protocol import RESPONSE, Command, encode
+from tests.support.lines import line_of
 from tests.support.raw import Peer, ScriptedServer
 from tests.support.tls import Certificates
 from tests.support.waiting import eventually
@@ -74,7 +75,7 @@ def test_a_job_server_that_reads_or_answers_nothing_holds_no_caller_over_its_dea
     server: Callable[[Peer, int], None], call: Callable[[Client], object]
 ) -> None:
     with ScriptedServer(server) as scripted, Client(scripted.address) as client:
-        client._conversation.exchange()  # connected, however long that takes
+        line_of(client).exchange()  # connected, however long that takes
         with soon(), pytest.raises(JobTimeout):
             call(client)
 
@@ -108,7 +109,7 @@ def test_a_caller_that_reads_for_ever_does_not_hold_up_one_that_sends() -> None:
 def test_a_caller_waits_for_one_that_sends_no_longer_than_its_own_deadline() -> None:
     with ScriptedServer(deaf) as server, Client(server.address) as client, ThreadPoolExecutor(1) as pool:
         writer = pool.submit(client.submit_background, "f", LARGE)
-        eventually(lambda: (exchange := client._conversation._exchange) and exchange._pen.holder)
+        eventually(lambda: (exchange := line_of(client)._exchange) and exchange._pen.holder)
         with soon(), pytest.raises(JobTimeout, match="nothing of it was sent"):
             client.submit_background("f", "x", timeout=TIMEOUT)
         client.close()
@@ -118,11 +119,11 @@ def test_a_caller_waits_for_one_that_sends_no_longer_than_its_own_deadline() -> 
 
 def test_large_jobs_that_cannot_be_sent_are_not_kept() -> None:
     with ScriptedServer(deaf) as server, Client(server.address) as client:
-        client._conversation.exchange()
+        line_of(client).exchange()
         for _ in range(20):
             with pytest.raises(JobTimeout):
                 client.submit_background("f", LARGE, timeout=0.01 if "owed" in repr(client) else TIMEOUT)
-        exchange = client._conversation._exchange
+        exchange = line_of(client)._exchange
         assert exchange is not None
         assert len(exchange._connection.unsent) <= len(LARGE) + 1000
         assert len(exchange._outbox) <= 2
@@ -162,7 +163,7 @@ def test_one_byte_at_a_time_is_no_answer_in_time() -> None:
         byte_by_byte(encode(RESPONSE, Command.ECHO_RES, bytes(1000)))(peer, number)
 
     with ScriptedServer(script) as server, Client(server.address) as client:
-        client._conversation.exchange()
+        line_of(client).exchange()
         with soon(), pytest.raises(JobTimeout):
             client.echo(b"x", timeout=TIMEOUT)
 

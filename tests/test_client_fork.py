@@ -21,6 +21,7 @@ import pytest
 from geard import Client, GeardError, InvalidRequest
 from geard.client.turn import Turn
 from geard.protocol import Command
+from tests.support.lines import line_of
 from tests.support.raw import Peer, ScriptedServer
 from tests.support.raw_worker import RawWorker, reverse
 from tests.support.servers import Gearmand, JobServerProcess
@@ -192,7 +193,7 @@ def test_the_peer_sees_the_end_when_the_parent_hangs_up_though_a_child_lives_on(
 
     with ScriptedServer(script) as server:
         client = Client(server.address)
-        client._conversation.exchange()
+        line_of(client).exchange()
         read, write = os.pipe()
         pid = os.fork()
         if not pid:
@@ -292,7 +293,7 @@ def test_a_call_that_interrupts_sending_or_connecting_is_an_error_too(on_alarm: 
         with pytest.raises(GeardError):
             connecting.echo(b"x")
     with ScriptedServer(deaf) as server, Client(server.address) as sending:
-        sending._conversation.exchange()
+        line_of(sending).exchange()
         data = bytes(30_000_000)
         on_alarm(refused(lambda: sending.echo(b"y"), said), soon=False)
         with pytest.raises(GeardError):

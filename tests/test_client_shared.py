@@ -15,6 +15,7 @@ import pytest
 
 from geard import Client, JobTimeout
 from geard.protocol import Command, Packet
+from tests.support.lines import line_of
 from tests.support.raw import Peer, ScriptedServer
 from tests.support.raw_worker import RawWorker, reverse
 from tests.support.servers import JobServerProcess
@@ -196,7 +197,7 @@ def test_a_packet_half_sent_when_its_caller_was_interrupted_is_finished() -> Non
     previous = signal.signal(signal.SIGALRM, strike)
     try:
         with ScriptedServer(script) as server, Client(server.address) as impatient:
-            impatient._conversation.exchange()  # the timer is for the sending
+            line_of(impatient).exchange()  # the timer is for the sending
             signal.setitimer(signal.ITIMER_REAL, 1.0)
             with pytest.raises(Interrupt):
                 impatient.submit_background("f", large)

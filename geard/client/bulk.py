@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, takewhile
@@ -42,12 +43,12 @@ def submit_all(conversation: Conversation, packets: Iterable[bytes], timeout: fl
             if exchange is None or not replies:
                 exchange = _next_exchange(conversation, exchange, deadline)
             while more and len(replies) <= WINDOW - LOT:
-                lot = _lot(source)
+                lot = lot_of(source)
                 more = bool(lot)
                 for packet in lot:
                     replies.append(Reply(Command.JOB_CREATED))
                     exchange.post(replies[-1], packet)
-                _flush(exchange, deadline)
+                flush(exchange, deadline)
             if not replies:
                 return
             conversation.wait(exchange, replies[0], deadline)
@@ -66,12 +67,14 @@ def _next_exchange(conversation: Conversation, last: Exchange | None, deadline: 
     return conversation.exchange(deadline)
 
 
-def _flush(exchange: Exchange, deadline: float | None) -> None:
+def flush(exchange: Exchange, deadline: float | None) -> None:
+    """Send what was posted. Raises JobTimeout."""
     if not exchange.flush(deadline):
         raise JobTimeout(f"{exchange.server} has not taken all jobs in time; those taken may run")
 
 
-def _lot(source: Iterator[bytes]) -> list[bytes]:
+def lot_of(source: Iterator[bytes]) -> list[bytes]:
+    """The packets for the next write."""
     lot, size = [], 0
     for packet in islice(source, LOT):
         lot.append(packet)
@@ -81,14 +84,13 @@ def _lot(source: Iterator[bytes]) -> list[bytes]:
     return lot
 
 
-class Window(Generic[T]):
+class Window(ABC, Generic[T]):
     """The jobs of one map: iterate it for (workload, submission that has ended), at most `concurrency` at a time.
 
     A submission that could not be made, or whose connection was lost, has ended with that error."""
 
     def __init__(
         self,
-        conversation: Conversation,
         packet_of: Callable[[T], bytes],
         workloads: Iterable[T],
         *,
@@ -96,7 +98,6 @@ class Window(Generic[T]):
         ordered: bool,
         timeout: float | None = None,
     ) -> None:
-        self._conversation = conversation
         self._packet_of = packet_of
         self._source = iter(workloads)
         self._more = True
@@ -110,32 +111,30 @@ class Window(Generic[T]):
         self._finished: deque[Submission] = deque()  # put there by whoever reads
 
     def __repr__(self) -> str:
-        return f"<Window {self._running}/{self._concurrency} running, {len(self._held)} held>"
+        return f"<{type(self).__name__} {self._running}/{self._concurrency} running, {len(self._held)} held>"
 
     def __iter__(self) -> Iterator[tuple[T, Submission]]:
         self._deadline = deadline_after(self._timeout)
         try:
-            exchange = self._conversation.exchange(self._deadline)
             while True:
                 # Refill before yielding: the workers go on while our caller is busy with what it gets.
-                if exchange.lost is not None and self._more:
-                    exchange = _next_exchange(self._conversation, exchange, self._deadline)
-                self._refill(exchange)
+                self._refill()
                 ready = self._take_ready()
                 for submission in ready:
                     yield self._held.pop(submission), submission
                 if not ready:
                     if not self._held:
                         return
-                    self._wait(exchange)
+                    self._wait()
         finally:
             for submission in self._held:
                 submission.abandon()
 
-    def _refill(self, exchange: Exchange) -> None:
+    def _refill(self) -> None:
         free = min(self._concurrency - self._running, HELD * self._concurrency - len(self._held))
         if not self._more or free <= 0:
             return
+        post = self._poster()
         drawn = 0
         for workload in islice(self._source, free):
             drawn += 1
@@ -143,23 +142,77 @@ class Window(Generic[T]):
             self._held[submission] = workload
             self._running += 1
             try:
-                exchange.post(submission, self._packet_of(workload))
+                post(submission, self._packet_of(workload))
             except InvalidRequest as error:
                 self._end(submission, error)
         self._more = drawn == free
-        _flush(exchange, self._deadline)
+        self._flush()
 
     def _take_ready(self) -> list[Submission]:
         ended = []
         while self._finished:
             ended.append(self._finished.popleft())
         self._running -= len(ended)
+        self._took(ended)
         if not self._ordered:
             return ended
         return list(takewhile(Submission.ended, self._held))
 
-    def _wait(self, exchange: Exchange) -> None:
-        """Wait until a job ends. When the connection is lost, all have ended."""
+    def _end(self, submission: Submission, error: GeardError) -> None:
+        submission.error = error
+        self._finished.append(submission)
+
+    @abstractmethod
+    def _poster(self) -> Callable[[Submission, bytes], None]:
+        """What posts a submission where it belongs. Raises CannotConnect."""
+
+    @abstractmethod
+    def _flush(self) -> None:
+        """Send what was posted. Raises JobTimeout."""
+
+    @abstractmethod
+    def _took(self, ended: list[Submission]) -> None:
+        """These do not run any more."""
+
+    @abstractmethod
+    def _wait(self) -> None:
+        """Wait until a job ends; those of a lost connection have. Raises JobTimeout."""
+
+
+class LineWindow(Window[T]):
+    """The jobs of one map over one connection at a time."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        packet_of: Callable[[T], bytes],
+        workloads: Iterable[T],
+        *,
+        concurrency: int,
+        ordered: bool,
+        timeout: float | None = None,
+    ) -> None:
+        super().__init__(packet_of, workloads, concurrency=concurrency, ordered=ordered, timeout=timeout)
+        self._conversation = conversation
+        self._exchange: Exchange | None = None
+
+    def _poster(self) -> Callable[[Submission, bytes], None]:
+        if self._exchange is None or self._exchange.lost is not None:
+            if self._exchange is not None:
+                self._end_all(self._exchange)  # nobody would wait for them on the next
+            self._exchange = _next_exchange(self._conversation, self._exchange, self._deadline)
+        return self._exchange.post
+
+    def _flush(self) -> None:
+        if self._exchange is not None:
+            flush(self._exchange, self._deadline)
+
+    def _took(self, ended: list[Submission]) -> None:
+        pass
+
+    def _wait(self) -> None:
+        exchange = self._exchange
+        assert exchange is not None
         some, patience = next(iter(self._held)), time.monotonic() + PATIENCE_SECONDS
         try:
             if exchange.wait(some, lambda: bool(self._finished), min(patience, self._deadline or patience)):
@@ -170,10 +223,9 @@ class Window(Generic[T]):
                 with contextlib.suppress(ServerError):  # it has ended then
                     self._conversation.wait(exchange, submission)
         except ConnectionLost:
-            for submission in self._held:
-                if not submission.ended():
-                    self._end(submission, exchange.loss_of(submission))
+            self._end_all(exchange)
 
-    def _end(self, submission: Submission, error: GeardError) -> None:
-        submission.error = error
-        self._finished.append(submission)
+    def _end_all(self, exchange: Exchange) -> None:
+        for submission in self._held:
+            if not submission.ended():
+                self._end(submission, exchange.loss_of(submission))

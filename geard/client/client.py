@@ -4,8 +4,8 @@
         print(client.run("reverse", "hello"))
 
 Rules: one client may be shared by any number of threads or greenlets; all use one connection, to the first job server
-that answers. A job is never submitted twice: when a connection is lost the error says what is known of the job, and
-the next call connects again.
+that answers, or one to each (see `choose`). A job is never submitted twice: when a connection is lost the error says
+what is known of the job, and the next call connects again.
 """
 
 from __future__ import annotations
@@ -13,21 +13,25 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, overload
 
-from geard.client import bulk, requests
-from geard.client.conversation import Conversation
-from geard.client.reply import Reply, Submission
+from geard.client import requests
+from geard.client.choice import CHOICES, Choose
+from geard.client.line import Line
+from geard.client.reply import Reply, Submission, fields_of
 from geard.client.requests import Priority, When, encoded
-from geard.client.results import outcome_of, result_of, text_of
+from geard.client.results import outcome_of, result_of
 from geard.client.servers import Servers
-from geard.client.state import JobState, job_state, wait_until_unknown
+from geard.client.state import JobState, wait_until_unknown
 from geard.client.task import Event, Task, deadline_after, left
 from geard.codec import Codec, codec_for
 from geard.config import JobServer, parse_address
 from geard.connection import CONNECT_TIMEOUT_SECONDS
 from geard.errors import InvalidRequest, JobTimeout
 from geard.protocol import DEFAULT_MAX_PACKET_BYTES, Command, request
+
+if TYPE_CHECKING:
+    from geard.client.fleet import Fleet  # loaded where it is wanted
 
 ANSWER_TIMEOUT_SECONDS: Final = 30.0
 
@@ -40,6 +44,12 @@ class Client:
     `servers` are addresses (`host`, `host:port`, `[v6]:port`) or JobServers. `encoding` is how workloads and results
     become bytes: `bytes`, `json` or a text codec; each call may have its own. With `exceptions` a worker's exception
     comes as JobException with its text, otherwise as JobFailed.
+
+    `choose` is how it uses several job servers. "first": one at a time, the first that answers. "spread": all, each
+    submission goes to the one that owes this client the least. "unique": as "spread", but those with the same function
+    and `unique` go to the same one, whichever client they come from. The workers must serve them all. One that cannot
+    be reached is left out until it answers again, and its jobs go to the others; under "unique" equal jobs may meet
+    again only when it is back. What was sent to a job server that is lost is not sent to another.
 
     Every call raises InvalidRequest before anything is sent, CannotConnect when no job server answers, ConnectionLost
     (`job_created` tells what is known), ServerTimeout when the job server owes an answer for `answer_timeout_seconds`,
@@ -54,24 +64,31 @@ class Client:
         self,
         servers: str | JobServer | Sequence[str | JobServer] = "localhost",
         *,
+        choose: Choose = "first",
         encoding: str = "utf-8",
         exceptions: bool = True,
         connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
         answer_timeout_seconds: float = ANSWER_TIMEOUT_SECONDS,
         max_packet_bytes: int = DEFAULT_MAX_PACKET_BYTES,
     ) -> None:
-        wanted = [servers] if isinstance(servers, str | JobServer) else servers
-        parsed = [parse_address(server) if isinstance(server, str) else server for server in wanted]
-        if not parsed:
-            raise InvalidRequest("a client needs at least one job server")
+        if choose not in CHOICES:
+            raise InvalidRequest(f"choose is one of {', '.join(CHOICES)}, not {choose!r}")
+        parsed = _parsed(servers)
         self._codec = codec_for(encoding, "workload")
 
-        def converse() -> Conversation:
-            return Conversation(
-                Servers(parsed, connect_timeout_seconds, max_packet_bytes),
+        def line(servers: Sequence[JobServer]) -> Line:
+            return Line(
+                Servers(servers, connect_timeout_seconds, max_packet_bytes),
                 options=["exceptions"] if exceptions else [],
                 answer_timeout_seconds=answer_timeout_seconds,
             )
+
+        def converse() -> Line | Fleet:
+            if choose == "first":
+                return line(parsed)
+            from geard.client.fleet import Fleet
+
+            return Fleet(parsed, lambda server: line([server]), choose=choose, dial_seconds=connect_timeout_seconds)
 
         self._converse = converse
         self._only = converse()
@@ -91,6 +108,11 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def set_servers(self, servers: str | JobServer | Sequence[str | JobServer]) -> None:
+        """Use these job servers from now on, in a client that uses several: one that is new gets its share, one that
+        is not among them any more no further job. Jobs and tasks that it has are waited for as before."""
+        self._conversation.set_servers(_parsed(servers))
 
     def close(self) -> None:
         """Close the connection; whoever still waits gets ConnectionLost. Idempotent."""
@@ -167,15 +189,15 @@ class Client:
         encoding: str | None = None,
         timeout: float | None = None,
     ) -> str:
-        """Submit a job whose result nobody waits for, and return its handle.
+        """Submit a job whose result nobody waits for, and return its handle: of a client that uses several job servers
+        a Handle, which remembers its own in `server`.
 
         `at` is when it may start: a datetime, or a delay (timedelta, or seconds, ten years of them at most), in whole
         seconds, rounded up; not together with `priority` or `reducer`. See `submit` for the other arguments."""
         data = encoded(workload, self._codec_for(encoding))
         packet = requests.background_job(function, unique, data, priority, reducer, at, time.time)
-        reply = Reply(Command.JOB_CREATED)
-        self._conversation.ask(reply, packet, deadline_after(timeout))
-        return text_of(_fields(reply)[0])
+        reply, conversation = Reply(Command.JOB_CREATED), self._conversation
+        return conversation.handle_of(reply, conversation.ask(reply, packet, deadline_after(timeout)))
 
     # --- many jobs -----------------------------------------------------------------------------------------------
 
@@ -200,7 +222,7 @@ class Client:
             requests.background_job(function, unique, encoded(workload, codec), priority, None, at, time.time)
             for workload in workloads
         )
-        return map(text_of, bulk.submit_all(self._conversation, packets, timeout))
+        return self._conversation.submit_all(packets, timeout)
 
     @overload
     def map(
@@ -258,8 +280,8 @@ class Client:
         def packet_of(workload: Any) -> bytes:
             return requests.job(requests.FOREGROUND, function, unique, encoded(workload, codec), priority)[1]
 
-        window = bulk.Window(
-            self._conversation, packet_of, workloads, concurrency=concurrency, ordered=ordered, timeout=timeout
+        window = self._conversation.window(
+            packet_of, workloads, concurrency=concurrency, ordered=ordered, timeout=timeout
         )
         if pairs:
             return ((workload, outcome_of(submission, function, codec)) for workload, submission in window)
@@ -268,14 +290,19 @@ class Client:
     # --- questions -----------------------------------------------------------------------------------------------
 
     def status(self, handle: str, *, timeout: float | None = None) -> JobState:
-        """What the job server that this client is connected to knows of a job."""
+        """What a job server knows of a job: the one that this client is connected to, or of a client that uses several
+        the one of the Handle.
+
+        Other text is asked of all of them, and who knows it answers; job servers on one host may have equal handles.
+        Where none knows it and one could not be asked, it raises why: the job may be there. A Handle whose job server
+        is none of the client's is an InvalidRequest."""
         key = requests.key("handle", handle)
-        return job_state(self._asked(timeout, Command.STATUS_RES, Command.GET_STATUS, key))
+        return self._state(handle, timeout, Command.STATUS_RES, Command.GET_STATUS, key)
 
     def status_unique(self, unique: str, *, timeout: float | None = None) -> JobState:
-        """The same by the job's unique, and how many clients wait for it."""
+        """The same by the job's unique, and how many clients wait for it. Of several job servers all are asked."""
         key = requests.key("unique", unique)
-        return job_state(self._asked(timeout, Command.STATUS_RES_UNIQUE, Command.GET_STATUS_UNIQUE, key))
+        return self._state(unique, timeout, Command.STATUS_RES_UNIQUE, Command.GET_STATUS_UNIQUE, key)
 
     def wait(
         self, handle: str, on_progress: Callable[[JobState], None] | None = None, *, timeout: float | None = None
@@ -287,33 +314,34 @@ class Client:
         return wait_until_unknown(handle, self.status, on_progress, timeout)
 
     def echo(self, data: bytes, *, timeout: float | None = None) -> bytes:
-        """Send data to the job server and return what it sends back: the same."""
+        """Send data to the job server, of several to any of them, and return what it sends back: the same."""
         if not isinstance(data, bytes):
             raise InvalidRequest(f"echo takes bytes, not {type(data).__name__}")
-        return self._asked(timeout, Command.ECHO_RES, Command.ECHO_REQ, data)[0]
+        reply = Reply(Command.ECHO_RES)
+        self._conversation.ask(reply, request(Command.ECHO_REQ, data), deadline_after(timeout))
+        return fields_of(reply)[0]
 
     def option(self, name: str, *, timeout: float | None = None) -> None:
         """Set an option of the connection, and of those that may follow it. Raises ServerError for one unknown."""
-        self._asked(timeout, Command.OPTION_RES, Command.OPTION_REQ, requests.name(name))
-        self._conversation.keep_option(name)
+        packet = request(Command.OPTION_REQ, requests.name(name))
+        self._conversation.set_option(name, packet, deadline_after(timeout))
 
     # --- inside --------------------------------------------------------------------------------------------------
 
     @property
-    def _conversation(self) -> Conversation:
+    def _conversation(self) -> Line | Fleet:
         return self._only
 
     def _codec_for(self, encoding: str | None) -> Codec:
         return self._codec if encoding is None else codec_for(encoding, "workload")
 
-    def _asked(self, timeout: float | None, expected: Command, command: Command, *fields: bytes) -> list[bytes]:
-        """The fields of the answer to a question."""
-        reply = Reply(expected)
-        self._conversation.ask(reply, request(command, *fields), deadline_after(timeout))
-        return _fields(reply)
+    def _state(self, handle: str, timeout: float | None, expected: Command, command: Command, key: bytes) -> JobState:
+        return self._conversation.state_of(handle, expected, request(command, key), deadline_after(timeout))
 
 
-def _fields(reply: Reply) -> list[bytes]:
-    if reply.fields is None:
-        raise RuntimeError(f"{reply!r} has no answer")
-    return reply.fields
+def _parsed(servers: str | JobServer | Sequence[str | JobServer]) -> list[JobServer]:
+    wanted = [servers] if isinstance(servers, str | JobServer) else servers
+    parsed = [parse_address(server) if isinstance(server, str) else server for server in wanted]
+    if not parsed:
+        raise InvalidRequest("a client needs at least one job server")
+    return parsed

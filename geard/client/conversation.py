@@ -92,6 +92,20 @@ class Conversation:
         finally:
             turn.give(taken)
 
+    @property
+    def current(self) -> Exchange | None:
+        """The exchange in use, as far as is known without a look at it; None where the next request makes one."""
+        exchange = self._exchange
+        return None if exchange is None or exchange.lost is not None else exchange
+
+    def living(self) -> Exchange | None:
+        """The same, after a look if it was unused for a while."""
+        exchange = self.current
+        if exchange is not None and time.monotonic() - self._used >= IDLE_SECONDS:
+            self._used = time.monotonic()
+            exchange.look()
+        return self.current
+
     def _connected(self, asked: float, deadline: float | None) -> Exchange:
         if self._closed:
             raise InvalidRequest("the client is closed")

@@ -101,6 +101,16 @@ class Exchange:
         """The job server at the other end."""
         return self._connection.server
 
+    @property
+    def descriptor(self) -> int:
+        """The connection's, readable when something has arrived; -1 once it is closed."""
+        return self._connection.descriptor
+
+    @property
+    def outstanding(self) -> int:
+        """How many requests wait to be sent or answered, and how many foreground jobs run."""
+        return len(self._outbox) + len(self._owed) + len(self._running)
+
     def send(self, reply: Reply, packet: bytes, deadline: float | None = None) -> bool:
         """Send a request: `post` and `flush`, in the shortest way where no other is on the way."""
         pen = self._pen

@@ -70,3 +70,10 @@ class Submission(Reply):
     def ended(self) -> bool:
         """Whether nothing more will come."""
         return self.end is not None or self.error is not None
+
+
+def fields_of(reply: Reply) -> list[bytes]:
+    """What the job server has answered."""
+    if reply.fields is None:
+        raise RuntimeError(f"{reply!r} has no answer")
+    return reply.fields

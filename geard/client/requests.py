@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from geard.codec import BYTES_LIKE, ENCODING_ERRORS, JSON, Codec
 from geard.errors import InvalidRequest
 from geard.protocol import REQUEST, Command, begin, encode, finish
-from geard.protocol.packets import MAX_UNIQUE_BYTES
+from geard.protocol.packets import HEADER_BYTES, MAX_UNIQUE_BYTES
 
 Priority = Literal["low", "normal", "high"]
 When = datetime | timedelta | float
@@ -136,6 +136,13 @@ def unique_id(unique: str | None, function: str, workload: bytes) -> str:
     if len(_utf8(unique)) > MAX_UNIQUE_BYTES:
         raise InvalidRequest(f"the unique {unique!r} has over {MAX_UNIQUE_BYTES} bytes")
     return unique
+
+
+def placed_by(packet: bytes) -> bytes | None:
+    """What a SUBMIT_… packet of ours is placed by, its function and unique; None where the unique is a random one."""
+    end = packet.index(b"\0", HEADER_BYTES)
+    unique, _, _ = packet[end + 1 : end + 2 + MAX_UNIQUE_BYTES].partition(b"\0")
+    return None if unique.startswith(_unique_prefix.encode()) else packet[HEADER_BYTES : end + 1] + unique
 
 
 def key(kind: str, value: str) -> bytes:

@@ -30,7 +30,8 @@ class Servers:
 
     def connect(self, options: Sequence[str], deadline: float | None = None) -> Exchange:
         """An exchange with the first that answers, its options set. Raises CannotConnect with each one's reason."""
-        reasons = []
+        reasons: list[str] = []
+        refused = True
         for server in tuple(self._order):
             left = self._timeout_seconds
             if deadline is not None:
@@ -42,9 +43,8 @@ class Servers:
             except ConnectionLost as error:
                 self.put_last(server)
                 reasons.append(str(error))
-        if len(reasons) == 1:
-            raise CannotConnect(reasons[0])
-        raise CannotConnect("no job server can be reached:\n" + "\n".join(f"  {reason}" for reason in reasons))
+                refused = refused and isinstance(error, CannotConnect) and error.refused
+        raise unreachable(reasons, refused=refused)
 
     def put_last(self, server: JobServer) -> None:
         """It has failed: try the others before it."""
@@ -73,3 +73,11 @@ class Servers:
         finally:
             if not answered:
                 connection.close()
+
+
+def unreachable(reasons: Sequence[str], *, refused: bool) -> CannotConnect:
+    """That none of some job servers can be reached, and why not each."""
+    if len(reasons) == 1:
+        return CannotConnect(reasons[0], refused=refused)
+    lines = "\n".join(f"  {reason}" for reason in reasons)
+    return CannotConnect(f"no job server can be reached:\n{lines}", refused=refused)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from geard.client.results import number
@@ -27,6 +27,14 @@ def job_state(fields: list[bytes]) -> JobState:
     """What a STATUS_RES or STATUS_RES_UNIQUE says."""
     _, known, running, *numbers = fields
     return JobState(known != b"0", running != b"0", *map(number, numbers))
+
+
+def most_telling(states: Sequence[JobState]) -> JobState:
+    """What several job servers know of a job together: of those that know it, one where it runs goes before one where
+    it waits. The clients of all are counted."""
+    counted = [state.clients for state in states if state.clients is not None]
+    best = max(states, key=lambda state: (state.known, state.running), default=JobState(False, False, 0, 0))
+    return best._replace(clients=sum(counted)) if counted else best
 
 
 def wait_until_unknown(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from geard.client.exchange import Exchange
+from geard.client.handle import Handle
 from geard.client.reply import Submission
 from geard.client.results import Pieces, completed, number, piece, result_of, text_of, words
 from geard.codec import Codec
@@ -78,9 +79,9 @@ class Task:
         return f"<Task {self.function} {self.handle} {end.command.name if end else 'running'}>"
 
     @property
-    def handle(self) -> str:
-        """The job server's name for the job."""
-        return text_of((self._submission.fields or [b""])[0])
+    def handle(self) -> Handle:
+        """The job server's name for the job, and in `handle.server` which job server that is."""
+        return Handle(text_of((self._submission.fields or [b""])[0]), self._exchange.server)
 
     @property
     def progress(self) -> Status | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from geard.client import Client, Priority, When, requests
-from geard.client.conversation import Conversation
+from geard.client.line import Line
 from geard.client.requests import encoded
 from geard.deadletters.letter import DeadLetter
 from geard.errors import InvalidRequest, JobTimeout
@@ -166,5 +166,5 @@ class RecordingClient(Client):
         """There is nothing to close."""
 
     @property
-    def _conversation(self) -> Conversation:
+    def _conversation(self) -> Line:
         raise InvalidRequest(NO_SERVER)

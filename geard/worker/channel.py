@@ -32,11 +32,11 @@ from geard.config import JobServer
 from geard.connection import Connection
 from geard.errors import ConnectionLost, PacketTooLarge, ProtocolError, ServerTimeout
 from geard.protocol import Command, Oversized, Packet, request
+from geard.reconnect import Backoff
 from geard.stats.counters import MOST_VALUES
 from geard.worker.breath import BREATH_SECONDS, Breath
 from geard.worker.capability import BoundCapability
 from geard.worker.job import Job
-from geard.worker.reconnect import Backoff
 from geard.worker.run import NO_SUCH_FUNCTION, log_refused, run, too_large
 from geard.worker.session import FAREWELL, LOOK, Session
 from geard.worker.tally import Tally

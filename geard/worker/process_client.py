@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
 
 from geard.client import Client
-from geard.client.conversation import Conversation
+from geard.client.line import Line
 from geard.config import JobServer
+
+if TYPE_CHECKING:
+    from geard.client.fleet import Fleet
 
 
 class ProcessClient(Client):
@@ -25,12 +29,12 @@ class ProcessClient(Client):
         self, servers: Sequence[JobServer], *, encoding: str, max_packet_bytes: int, whose: Callable[[], Hashable]
     ) -> None:
         self._whose = whose
-        self._conversations: dict[Hashable, Conversation] = {}
+        self._conversations: dict[Hashable, Line | Fleet] = {}
         self._closed = False
         super().__init__(servers, encoding=encoding, max_packet_bytes=max_packet_bytes)
 
     @property
-    def _conversation(self) -> Conversation:
+    def _conversation(self) -> Line | Fleet:
         key = os.getpid(), self._whose()
         found = self._conversations.get(key)
         if found is None:

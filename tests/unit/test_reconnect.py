@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geard.errors import CannotConnect, ConnectionLost, ProtocolError
-from geard.worker.reconnect import CAP_SECONDS, COSTLY_CAP_SECONDS, FIRST_SECONDS, Backoff
+from geard.reconnect import CAP_SECONDS, COSTLY_CAP_SECONDS, FIRST_SECONDS, Backoff
 
 LOST = ConnectionLost("lost it")
 REFUSED = CannotConnect("refused", refused=True)

@@ -1,0 +1,350 @@
+"""Fleet: the job servers of a client that uses them all (`choose="spread"` or `"unique"`), one conversation for each.
+
+Rules:
+- A submission goes on to another job server only as long as no connection could be made for it: nothing was sent. From
+  its first byte on, it is its job server's.
+- Nobody waits for one that cannot be reached while another answers: it is left out, and dialled in the background when
+  its time has come. Where none is up, they are dialled one after the other, without waiting long for any.
+- Under `unique` equal jobs must meet, so one that has not been tried yet, or was just lost, is waited for, a little.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
+
+from geard import rendezvous
+from geard.client import fleet_bulk, fork, requests
+from geard.client.bulk import Window
+from geard.client.choice import Choose, least
+from geard.client.conversation import Conversation
+from geard.client.exchange import RECHECK_SECONDS, Exchange
+from geard.client.handle import Handle
+from geard.client.member import Member
+from geard.client.reply import Reply, fields_of
+from geard.client.results import text_of
+from geard.client.servers import unreachable
+from geard.client.state import JobState, job_state, most_telling
+from geard.config import JobServer
+from geard.errors import CannotConnect, ConnectionLost, InvalidRequest
+from geard.protocol import Command
+
+STAGGER_SECONDS: Final = 0.25
+"""Where none is up, the next is dialled after so long without an answer of the one before."""
+
+UNIQUE_PATIENCE_SECONDS: Final = 1.0
+"""How long a job with a unique waits for the job server that it belongs to, if that is not known to be down."""
+
+T = TypeVar("T")
+
+
+class Fleet:
+    """See the module, and Line for what a client needs of it. Safe to share between threads and greenlets.
+
+    `converse` makes the conversation with one job server; connecting takes at most `dial_seconds`."""
+
+    def __init__(
+        self,
+        servers: Iterable[JobServer],
+        converse: Callable[[JobServer], Conversation],
+        *,
+        choose: Choose,
+        dial_seconds: float,
+    ) -> None:
+        self._converse = converse
+        self._by_unique = choose == "unique"
+        self._dial_seconds = dial_seconds
+        self._options: list[str] = []  # that were set after the beginning
+        self._known: dict[str, Member] = {}  # by address; those that were taken out, too, while they owe something
+        self._members: tuple[Member, ...] = ()
+        self._turn = itertools.count(random.randrange(1 << 30))  # noqa: S311 - so that not all begin with the same one
+        self._waiters: dict[queue.SimpleQueue[None], None] = {}  # for the end of an attempt to connect
+        self._closed = False
+        self.set_servers(servers)
+        fork.watch(self)
+
+    def __repr__(self) -> str:
+        return f"<Fleet {self.state}>"
+
+    @property
+    def state(self) -> str:
+        """How many of the job servers are up, and which are not."""
+        if self._closed:
+            return "closed"
+        down = [member.address for member in self._members if not member.up]
+        words = f"{len(self._members) - len(down)} of {len(self._members)} job servers connected"
+        left_out = [member.address for member in self._members if member.left_out and not member.up]
+        return f"{words}, {', '.join(left_out)} cannot be reached" if left_out else words
+
+    def set_servers(self, servers: Iterable[JobServer]) -> None:
+        """Choose among these from now on. Those that are no longer among them keep their connection for the jobs that
+        they have, until the next call that finds nothing outstanding there."""
+        wanted = {str(server): server for server in servers}
+        if not wanted:
+            raise InvalidRequest("a client needs at least one job server")
+        for address, member in list(self._known.items()):
+            if address not in wanted and member not in self._members and not member.outstanding:
+                del self._known[address]
+                member.conversation.close()
+            elif address in wanted and wanted[address] != member.server:
+                raise InvalidRequest(f"{address} is known with other TLS settings: make another client for them")
+        for address, server in wanted.items():
+            if address not in self._known:
+                self._known[address] = self._member(server)
+        self._members = tuple(self._known[address] for address in wanted)
+
+    def _member(self, server: JobServer) -> Member:
+        conversation = self._converse(server)
+        for name in self._options:
+            conversation.keep_option(name)
+        return Member(server, conversation, self._dial_seconds, self._ring)
+
+    # --- what Client does ----------------------------------------------------------------------------------------
+
+    def ask(self, reply: Reply, packet: bytes, deadline: float | None = None) -> Exchange:
+        """Send a request to the job server that it is for, and wait for its answer: see Conversation.ask."""
+        submission = reply.expected is Command.JOB_CREATED
+        while True:
+            member = self.choose(packet if submission else None, deadline)
+            try:
+                return member.conversation.ask(reply, packet, deadline)
+            except CannotConnect as error:
+                self._not_sent(member, error, deadline)
+
+    def exchange(self, packet: bytes, deadline: float | None) -> Exchange:
+        """The exchange with the job server that a submission is for."""
+        while True:
+            member = self.choose(packet, deadline)
+            try:
+                return member.conversation.exchange(deadline)
+            except CannotConnect as error:
+                self._not_sent(member, error, deadline)
+
+    def _not_sent(self, member: Member, error: CannotConnect, deadline: float | None) -> None:
+        """It was lost between the choice and the request: go on to another, if there is time."""
+        if self._closed or (deadline is not None and time.monotonic() >= deadline):
+            raise error
+        member.fail(error)
+
+    def wait(self, exchange: Exchange, reply: Reply, deadline: float | None = None) -> None:
+        """Wait for the answer to a request that was sent there, and raise it if it is an error."""
+        self._known_as(exchange).conversation.wait(exchange, reply, deadline)
+
+    def _known_as(self, exchange: Exchange) -> Member:
+        return self._known.get(str(exchange.server)) or self._members[0]  # all wait alike
+
+    @staticmethod
+    def handle_of(reply: Reply, exchange: Exchange) -> Handle:
+        """The handle in the answer to a submission."""
+        return Handle(text_of(fields_of(reply)[0]), exchange.server)
+
+    def state_of(self, handle: str, expected: Command, packet: bytes, deadline: float | None) -> JobState:
+        """What the job server of a Handle knows of a job; for other text, what all of them together do.
+
+        Raises why one could not be asked where none of the others knows the job: it may be that one's."""
+        if isinstance(handle, Handle):
+            member = self._known.get(str(handle.server))
+            if member is None:
+                addresses = ", ".join(member.address for member in self._members)
+                raise InvalidRequest(f"{handle} is a job of {handle.server}, which is none of {addresses}")
+            reply = Reply(expected)
+            member.conversation.ask(reply, packet, deadline)
+            return job_state(fields_of(reply))
+        replies, failure = self._ask_all(lambda: Reply(expected), packet, deadline)
+        state = most_telling([job_state(fields_of(reply)) for reply in replies])
+        if failure is not None and not state.known:
+            raise failure
+        return state
+
+    def set_option(self, name: str, packet: bytes, deadline: float | None) -> None:
+        """Set an option of all connections, and of those to come."""
+        replies, failure = self._ask_all(lambda: Reply(Command.OPTION_RES), packet, deadline)
+        if not replies and failure is not None:
+            raise failure
+        self._options.append(name)
+        for member in self._known.values():
+            member.conversation.keep_option(name)
+
+    def submit_all(self, packets: Iterable[bytes], timeout: float | None) -> Iterator[str]:
+        """Submit background jobs and yield their handles, in order."""
+        return fleet_bulk.submit_all(self, packets, timeout)
+
+    def window(
+        self,
+        packet_of: Callable[[T], bytes],
+        workloads: Iterable[T],
+        *,
+        concurrency: int,
+        ordered: bool,
+        timeout: float | None,
+    ) -> Window[T]:
+        """The jobs of one map."""
+        return fleet_bulk.FleetWindow(
+            self, packet_of, workloads, concurrency=concurrency, ordered=ordered, timeout=timeout
+        )
+
+    def close(self) -> None:
+        """Close all connections; whoever still waits gets ConnectionLost. Idempotent."""
+        self._closed = True
+        for member in list(self._known.values()):
+            member.conversation.close()
+        self._ring()
+
+    def forked(self, parent: int) -> None:
+        """This is a child of the process that has the connections."""
+        self._waiters = {}
+        self._turn = itertools.count(random.randrange(1 << 30))  # noqa: S311 - so that not all begin with the same one
+        for member in self._known.values():
+            member.forked()
+
+    # --- choosing ------------------------------------------------------------------------------------------------
+
+    def choose(self, packet: bytes | None, deadline: float | None) -> Member:
+        """Who gets a submission, or (None) a question that anybody can answer. Raises CannotConnect."""
+        if self._closed:
+            raise InvalidRequest("the client is closed")
+        key = requests.placed_by(packet) if self._by_unique and packet is not None else None
+        while True:
+            up = self._those_up()
+            if key is not None:
+                member = self._responsible(key, deadline)
+            else:
+                member = least(up, lambda each: each.outstanding, next(self._turn)) if up else None
+            if member is None:
+                return self._first_up(deadline)
+            if member.living() is not None:
+                return member
+            member.notice()
+
+    def _those_up(self) -> list[Member]:
+        """Who is up. The others are dialled in passing when they are due, for those after us."""
+        members = self._members
+        up = [member for member in members if member.up]
+        if len(up) < len(members):
+            now = time.monotonic()
+            for member in members:
+                if not member.up:
+                    member.notice()
+                    # Under `unique` one that was never needed is not dialled for its own sake.
+                    if up and member.is_due(now) and (member.left_out or not self._by_unique):
+                        member.dial()
+        return up
+
+    def _responsible(self, key: bytes, deadline: float | None) -> Member | None:
+        """Whom the key belongs to, of those who can be had. None where that is nobody."""
+        while candidates := {member.address: member for member in self._members if not member.left_out}:
+            member = candidates[rendezvous.choose(key, candidates)]
+            if member.up:
+                return member
+            member.dial()
+            patience = time.monotonic() + UNIQUE_PATIENCE_SECONDS
+            until = patience if deadline is None else min(patience, deadline)
+            self._wait(lambda member=member: member.up or not member.dialling, until)  # type: ignore[misc]
+            if self._closed:
+                raise InvalidRequest("the client is closed")
+            if member.up:
+                return member
+            if deadline is not None and time.monotonic() >= deadline:
+                raise CannotConnect(f"cannot connect to {member.address}: no time left")
+            if member.dialling:
+                member.left_out = True  # until it answers after all
+        return None
+
+    def _first_up(self, deadline: float | None) -> Member:
+        """None is up: try each of them now, and take who answers first. Raises CannotConnect with all reasons."""
+        begin = time.monotonic()
+        members = self._members
+        first = next(self._turn) % len(members)
+        order = sorted(members[first:] + members[:first], key=lambda member: member.left_out)
+
+        def failed(member: Member) -> bool:
+            return not member.dialling and member.failure is not None and member.failed_at >= begin
+
+        def someone_up() -> Member | None:
+            return next((member for member in order if member.up), None)
+
+        for number, member in enumerate(order):
+            member.dial()
+            tried = order[: number + 1]
+            last = number + 1 == len(order)
+            until = None if last else time.monotonic() + STAGGER_SECONDS
+            if deadline is not None:
+                until = deadline if until is None else min(until, deadline)
+            self._wait(lambda tried=tried: someone_up() or self._closed or all(map(failed, tried)), until)  # type: ignore[misc]
+            if self._closed:
+                raise InvalidRequest("the client is closed")
+            if found := someone_up():
+                return found
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+        reasons = [
+            str(member.failure) if failed(member) else f"cannot connect to {member.address}: no time left"
+            for member in order
+        ]
+        refused = all(failed(member) and member.failure and member.failure.refused for member in order)
+        raise unreachable(reasons, refused=refused)
+
+    def _ask_all(
+        self, make: Callable[[], Reply], packet: bytes, deadline: float | None
+    ) -> tuple[list[Reply], ConnectionLost | None]:
+        """The answers of all that can be asked, and why one could not be. Raises what an answer is if it is an error.
+
+        One that is left out is not waited for."""
+        if not self._those_up():
+            self._first_up(deadline)
+        asked = self._members
+        waited_for = [member for member in asked if not member.left_out]
+        for member in waited_for:
+            member.dial()
+        self._wait(lambda: all(member.up or not member.dialling for member in waited_for), deadline)
+        failure: ConnectionLost | None = None
+        sent: list[tuple[Reply, Exchange]] = []
+        answered = []
+        try:
+            for member in asked:
+                exchange = member.living()
+                if exchange is None:
+                    member.notice()
+                    failure = failure or member.failure or CannotConnect(f"cannot connect to {member.address} in time")
+                    continue
+                sent.append((make(), exchange))
+                exchange.post(sent[-1][0], packet)
+                exchange.flush(deadline)
+            for reply, exchange in sent:
+                try:
+                    self.wait(exchange, reply, deadline)
+                    answered.append(reply)
+                except ConnectionLost as error:
+                    failure = failure or error
+        finally:
+            for reply, _ in sent:
+                reply.abandon()
+        return answered, failure
+
+    # --- waiting for a connection --------------------------------------------------------------------------------
+
+    def _wait(self, happened: Callable[[], object], until: float | None) -> None:
+        """Wait until `happened()`, which the end of an attempt to connect can make true, or until then."""
+        bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        try:
+            self._waiters[bell] = None
+            while not happened():
+                left = RECHECK_SECONDS if until is None else min(until - time.monotonic(), RECHECK_SECONDS)
+                if left <= 0:
+                    return
+                with contextlib.suppress(queue.Empty):
+                    bell.get(timeout=left)
+        finally:
+            self._waiters.pop(bell, None)
+
+    def _ring(self) -> None:
+        if self._closed:  # what was dialled meanwhile is not wanted any more
+            for member in list(self._known.values()):
+                member.conversation.close()
+        for bell in tuple(self._waiters):
+            bell.put(None)
