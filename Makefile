@@ -7,7 +7,7 @@ NEEDS  := gearman-job-server:/usr/sbin/gearmand gearman-tools:/usr/bin/gearman s
 # Hundreds of processes start in a test run: each would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types docs bench chaos soak screenshots man clean programs
+.PHONY: demo test lint types docs bench many chaos soak screenshots man clean programs
 
 demo: $(STAMP)
 	$(VENV)/bin/geard demo
@@ -32,6 +32,9 @@ bench: $(STAMP)
 
 chaos: $(STAMP) programs
 	$(PYTHON) -m tests.chaos $(ARGS)
+
+many: $(STAMP)
+	$(PYTHON) -m tests.many $(ARGS)
 
 soak: $(STAMP) programs
 	$(PYTHON) -m tests.soak $(ARGS)

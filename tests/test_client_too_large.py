@@ -11,6 +11,7 @@ import pytest
 from geard import Client, JobException, ResultTooLarge
 from geard.client.task import Status
 from geard.protocol import RESPONSE, Command, Packet, encode
+from tests.support.lines import line_of
 from tests.support.raw import Peer, ScriptedServer
 from tests.support.raw_worker import RawWorker, reverse
 from tests.support.servers import JobServerProcess
@@ -31,7 +32,7 @@ def test_a_result_over_the_limit_is_an_error_of_its_caller_alone(job_server: Job
         Client(job_server.address, max_packet_bytes=LIMIT, encoding="bytes") as client,
         ThreadPoolExecutor(5) as pool,
     ):
-        exchange = client._conversation.exchange()
+        exchange = line_of(client).exchange()
         beside = [pool.submit(client.run, "nobody", b"waiting", timeout=60)]
         texts = [b"ab%d" % number for number in range(20)]
         beside += [pool.submit(lambda: [client.run("reverse", text, timeout=60) for text in texts]) for _ in range(3)]
@@ -46,7 +47,7 @@ def test_a_result_over_the_limit_is_an_error_of_its_caller_alone(job_server: Job
         with RawWorker(job_server.address, {"nobody": reverse}):
             assert beside[0].result(60) == b"gnitiaw"
         assert all(call.result(60) for call in beside)
-        assert client._conversation._exchange is exchange, "on one connection"
+        assert line_of(client)._exchange is exchange, "on one connection"
 
 
 def test_a_piece_a_warning_or_an_exception_over_the_limit_is_told_where_it_came() -> None:

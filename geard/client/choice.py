@@ -17,12 +17,19 @@ CHOICES: tuple[Choose, ...] = ("first", "spread", "unique")
 T = TypeVar("T")
 
 
-def least(candidates: Sequence[T], outstanding: Callable[[T], int], turn: int) -> T:
-    """The candidate with the least outstanding; of those with equally little, they take turns: `turn` is a number that
-    grows by one with each choice. Raises ValueError when there is none."""
-    loads = [outstanding(candidate) for candidate in candidates]
-    fewest = min(loads)
-    if loads.count(fewest) == 1:
-        return candidates[loads.index(fewest)]
-    tied = [candidate for candidate, load in zip(candidates, loads, strict=True) if load == fewest]
+def least(
+    candidates: Sequence[T], outstanding: Callable[[T], int], given: Callable[[T], int] = lambda _: 0, turn: int = 0
+) -> T:
+    """The candidate with the least outstanding. Of those with equally little the one that was given the fewest; of
+    those again they take turns: `turn` is a number that grows with each choice. ValueError when there is none."""
+    tied = fewest(fewest(candidates, outstanding), given)
     return tied[turn % len(tied)]
+
+
+def fewest(candidates: Sequence[T], number: Callable[[T], int]) -> Sequence[T]:
+    """Those with the smallest number."""
+    if len(candidates) == 1:
+        return candidates
+    numbers = [number(candidate) for candidate in candidates]
+    smallest = min(numbers)
+    return [candidate for candidate, each in zip(candidates, numbers, strict=True) if each == smallest]

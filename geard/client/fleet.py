@@ -16,6 +16,7 @@ import queue
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import Final, TypeVar
 
 from geard import rendezvous
@@ -31,7 +32,7 @@ from geard.client.results import text_of
 from geard.client.servers import unreachable
 from geard.client.state import JobState, job_state, most_telling
 from geard.config import JobServer
-from geard.errors import CannotConnect, ConnectionLost, InvalidRequest
+from geard.errors import CannotConnect, ConnectionLost, GeardError, InvalidRequest, JobTimeout
 from geard.protocol import Command
 
 STAGGER_SECONDS: Final = 0.25
@@ -39,6 +40,9 @@ STAGGER_SECONDS: Final = 0.25
 
 UNIQUE_PATIENCE_SECONDS: Final = 1.0
 """How long a job with a unique waits for the job server that it belongs to, if that is not known to be down."""
+
+OUTSTANDING: Final = attrgetter("outstanding")
+GIVEN: Final = attrgetter("given")
 
 T = TypeVar("T")
 
@@ -102,7 +106,7 @@ class Fleet:
         conversation = self._converse(server)
         for name in self._options:
             conversation.keep_option(name)
-        return Member(server, conversation, self._dial_seconds, self._ring)
+        return Member(server, conversation, self._dial_seconds, self._tried)
 
     # --- what Client does ----------------------------------------------------------------------------------------
 
@@ -155,15 +159,19 @@ class Fleet:
             reply = Reply(expected)
             member.conversation.ask(reply, packet, deadline)
             return job_state(fields_of(reply))
-        replies, failure = self._ask_all(lambda: Reply(expected), packet, deadline)
-        state = most_telling([job_state(fields_of(reply)) for reply in replies])
+
+        def told(replies: list[Reply]) -> JobState:
+            return most_telling([job_state(fields_of(reply)) for reply in replies])
+
+        replies, failure = self._ask_all(expected, packet, deadline, lambda replies: told(replies).known)
+        state = told(replies)
         if failure is not None and not state.known:
             raise failure
         return state
 
     def set_option(self, name: str, packet: bytes, deadline: float | None) -> None:
         """Set an option of all connections, and of those to come."""
-        replies, failure = self._ask_all(lambda: Reply(Command.OPTION_RES), packet, deadline)
+        replies, failure = self._ask_all(Command.OPTION_RES, packet, deadline, lambda _: False)
         if not replies and failure is not None:
             raise failure
         self._options.append(name)
@@ -214,11 +222,11 @@ class Fleet:
             if key is not None:
                 member = self._responsible(key, deadline)
             else:
-                member = least(up, lambda each: each.outstanding, next(self._turn)) if up else None
-            if member is None:
-                return self._first_up(deadline)
-            if member.living() is not None:
-                return member
+                member = least(up, OUTSTANDING, GIVEN, next(self._turn)) if up else None
+            chosen = member or self._first_up(deadline)
+            if member is None or member.living() is not None:
+                chosen.given += 1
+                return chosen
             member.notice()
 
     def _those_up(self) -> list[Member]:
@@ -290,36 +298,45 @@ class Fleet:
         raise unreachable(reasons, refused=refused)
 
     def _ask_all(
-        self, make: Callable[[], Reply], packet: bytes, deadline: float | None
-    ) -> tuple[list[Reply], ConnectionLost | None]:
+        self, expected: Command, packet: bytes, deadline: float | None, enough: Callable[[list[Reply]], bool]
+    ) -> tuple[list[Reply], GeardError | None]:
         """The answers of all that can be asked, and why one could not be. Raises what an answer is if it is an error.
 
-        One that is left out is not waited for."""
-        if not self._those_up():
-            self._first_up(deadline)
-        asked = self._members
-        waited_for = [member for member in asked if not member.left_out]
+        Those that are up come first, and the others are dialled meanwhile. One that is left out is not waited for, nor
+        any where the first answers are enough."""
+        up = self._those_up() or [self._first_up(deadline)]
+        others = [member for member in self._members if member not in up]
+        waited_for = [member for member in others if not member.left_out]
         for member in waited_for:
             member.dial()
-        self._wait(lambda: all(member.up or not member.dialling for member in waited_for), deadline)
-        failure: ConnectionLost | None = None
+        replies, failure = self._ask_each(up, expected, packet, deadline)
+        if others and not enough(replies):
+            self._wait(lambda: all(member.up or not member.dialling for member in waited_for), deadline)
+            more, other_failure = self._ask_each(others, expected, packet, deadline)
+            replies, failure = replies + more, failure or other_failure
+        return replies, failure
+
+    def _ask_each(
+        self, members: Iterable[Member], expected: Command, packet: bytes, deadline: float | None
+    ) -> tuple[list[Reply], GeardError | None]:
+        failure: GeardError | None = None
         sent: list[tuple[Reply, Exchange]] = []
         answered = []
         try:
-            for member in asked:
+            for member in members:
                 exchange = member.living()
                 if exchange is None:
                     member.notice()
                     failure = failure or member.failure or CannotConnect(f"cannot connect to {member.address} in time")
                     continue
-                sent.append((make(), exchange))
+                sent.append((Reply(expected), exchange))
                 exchange.post(sent[-1][0], packet)
                 exchange.flush(deadline)
             for reply, exchange in sent:
                 try:
                     self.wait(exchange, reply, deadline)
                     answered.append(reply)
-                except ConnectionLost as error:
+                except (ConnectionLost, JobTimeout) as error:
                     failure = failure or error
         finally:
             for reply, _ in sent:
@@ -341,6 +358,13 @@ class Fleet:
                     bell.get(timeout=left)
         finally:
             self._waiters.pop(bell, None)
+
+    def _tried(self, member: Member) -> None:
+        """An attempt to connect to it has ended."""
+        if member.up:  # it does not get all until it has caught up with the others
+            others = [each.given for each in self._members if each is not member and each.up]
+            member.given = max(member.given, min(others, default=0))
+        self._ring()
 
     def _ring(self) -> None:
         if self._closed:  # what was dialled meanwhile is not wanted any more

@@ -32,16 +32,18 @@ Attempt: TypeAlias = tuple[float]
 
 
 class Member:
-    """See the module. `ended` is called when an attempt to connect has ended, well or not, in its thread."""
+    """See the module. `ended` is told when an attempt to connect has ended, well or not, in its thread."""
 
     def __init__(
-        self, server: JobServer, conversation: Conversation, dial_seconds: float, ended: Callable[[], None]
+        self, server: JobServer, conversation: Conversation, dial_seconds: float, ended: Callable[[Member], None]
     ) -> None:
         self.server = server
         self.address = str(server)
         self.conversation = conversation
         self.left_out = False
         """Whether it could not be reached when it was last tried, or has just broken a fresh connection."""
+        self.given = 0
+        """How many submissions it was chosen for; for one that comes up, as many as the one with the fewest."""
         self.failure: CannotConnect | None = None
         """Why, while it is left out."""
         self.failed_at = 0.0  # by time.monotonic()
@@ -132,7 +134,7 @@ class Member:
         else:
             self.fail(failure)
         self._attempt.pop(DIALLING, None)
-        self._ended()
+        self._ended(self)
 
     def came_up(self) -> None:
         """It has answered."""
