@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from geard import Admin, Client, ConnectionLost, Handle, InvalidRequest
+from geard.client.bulk import WINDOW
 from geard.errors import CannotConnect
 from geard.protocol import Command
 from tests.many.trial import Report, Servers, trial, working
@@ -55,11 +56,12 @@ def test_shares_are_even(servers: list[str], choose: str) -> None:
         jobs = [f"{choose} {number}" for number in range(600)]
         one_by_one = [client.submit_background("idle", job) for job in jobs[:300]]
         many = list(client.submit_many_background("idle", jobs))
-        for handles in (one_by_one, many):
-            counted = shares(handles)
-            assert len(counted) == NUMBER
-            assert max(counted) <= 1.1 * len(handles) / NUMBER
-            assert min(counted) >= 0.9 * len(handles) / NUMBER
+        counted = shares(one_by_one)
+        assert 0.9 * 300 / NUMBER <= min(counted) <= max(counted) <= 1.1 * 300 / NUMBER
+        # Many at a time, a job server that answers sooner may be ahead by what the others owe.
+        counted = shares(many)
+        assert len(counted) == NUMBER
+        assert max(counted) - min(counted) <= 2 * WINDOW / NUMBER
 
 
 @BOTH

@@ -42,6 +42,7 @@ def submit_all(fleet: Fleet, packets: Iterable[bytes], timeout: float | None = N
         while True:
             while more and len(sent) <= WINDOW - LOT:
                 of_our_process(last)
+                read_arrived({exchange: None for _, exchange in sent})  # or who has answered would count as who has not
                 lot = lot_of(source)
                 more = bool(lot)
                 touched: dict[Exchange, None] = {}
@@ -135,13 +136,8 @@ class FleetWindow(Window[T]):
         """Read what arrives on any of our connections, or until others have read something that is ours."""
         doorbell = self._doorbell = self._doorbell or Doorbell()
         bell = cast("SimpleQueue[None]", doorbell)
-        poll = select.poll()
+        poll, exchanges = watching(self._busy)
         poll.register(doorbell.descriptor, select.POLLIN)
-        exchanges: dict[int, Exchange] = {}
-        for exchange in self._busy:
-            if (descriptor := exchange.descriptor) >= 0:
-                exchanges[descriptor] = exchange
-                poll.register(descriptor, select.POLLIN)
         try:
             self._bell.append(bell)
             # Look again, now that we can be woken.
@@ -168,6 +164,23 @@ class FleetWindow(Window[T]):
         for submission, place in list(self._places.items()):
             if place is exchange and not submission.ended():
                 self._end(submission, exchange.loss_of(submission))
+
+
+def watching(exchanges: Iterable[Exchange]) -> tuple[select.poll, dict[int, Exchange]]:
+    """What tells which of them something has arrived on, by their descriptors."""
+    poll, found = select.poll(), {}
+    for exchange in exchanges:
+        if (descriptor := exchange.descriptor) >= 0:
+            found[descriptor] = exchange
+            poll.register(descriptor, select.POLLIN)
+    return poll, found
+
+
+def read_arrived(exchanges: Iterable[Exchange]) -> None:
+    """Read what has arrived on any of them, without waiting for more."""
+    poll, found = watching(exchanges)
+    for descriptor, _ in poll.poll(0) if found else ():
+        read_once(found[descriptor])
 
 
 def read_once(exchange: Exchange) -> None:
