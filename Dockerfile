@@ -7,7 +7,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY geard geard
 COPY etc etc
-COPY man man
+COPY docs/man docs/man
 RUN python -m venv /opt/geard && /opt/geard/bin/pip install --no-cache-dir .
 
 FROM python:3.11-slim

@@ -69,7 +69,7 @@ screenshots: $(STAMP) programs
 
 # The man pages, from the code; a test says when they are not current.
 man: $(STAMP)
-	$(PYTHON) -m geard.reference.man man
+	$(PYTHON) -m geard.reference.man docs/man
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

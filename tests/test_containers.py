@@ -67,12 +67,14 @@ def test_the_dockerfile_copies_what_is_there_and_all_that_the_wheel_needs() -> N
     sources = [source for each in copied for source in each]
     assert [source for source in sources if not (ROOT / source).exists()] == []
     let_in = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    assert [source for source in sources if not any(fnmatch(source.split("/")[0], one) for one in let_in)] == []
+    assert [
+        source for source in sources if not any(fnmatch(source, one) or source.startswith(f"{one}/") for one in let_in)
+    ] == []
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = [project["project"]["readme"], *project["project"]["license-files"], *wheel["packages"]]
     needed += [*wheel["force-include"], *wheel.get("shared-data", ())]
-    assert [path for path in needed if not {path, path.split("/")[0]} & {*sources}] == []
+    assert [path for path in needed if not {path, *map(str, Path(path).parents)} & {*sources}] == []
 
 
 def test_the_image_runs_geard_as_pid_1_and_not_as_root() -> None:

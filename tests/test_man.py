@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_pages_in_the_repository_are_what_the_code_makes(name: str) -> None:
-    assert (ROOT / "man" / name).read_text() == PAGES[name](), "make man"
+    assert (ROOT / "docs" / "man" / name).read_text() == PAGES[name](), "make man"
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,6 +1,6 @@
 """The man pages geard(1) and geard.yaml(5), as roff. `python -m geard.reference.man DIR` writes them.
 
-Those in man/ are made so, and the wheel installs them; a test holds them to be current.
+Those in docs/man/ are made so, and the wheel installs them; a test holds them to be current.
 """
 
 from __future__ import annotations
