@@ -1,8 +1,11 @@
 """The console script `geard`, and `python -m geard`.
 
-Rule: nothing of weight is imported outside `main`, so that Ctrl-C ends a command quietly while it is still loading.
+Rules: nothing of weight is imported outside `main`, so that Ctrl-C ends a command quietly while it is still loading. On
+the way out it is ignored: Python would die of one more by the signal, and not with our exit code, once its handlers are
+gone or when a KeyboardInterrupt leaves `main`.
 """
 
+import signal
 import sys
 
 from geard import exits
@@ -11,11 +14,24 @@ from geard import exits
 def main() -> None:
     """Run the command line."""
     try:
-        from geard.cli import main as command_line
+        try:
+            from geard.cli import main as command_line
 
-        command_line()
+            command_line()
+        finally:
+            _ignore_interrupts()
     except KeyboardInterrupt:
+        _ignore_interrupts()
         sys.exit(exits.INTERRUPTED)
+
+
+def _ignore_interrupts() -> None:
+    while True:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            return
+        except KeyboardInterrupt:  # one that came before
+            continue
 
 
 if __name__ == "__main__":
