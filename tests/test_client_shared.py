@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,6 @@ import pytest
 
 from geard import Client, JobTimeout
 from geard.protocol import Command, Packet
-from tests.support.lines import line_of
 from tests.support.raw import Peer, ScriptedServer
 from tests.support.raw_worker import RawWorker, reverse
 from tests.support.servers import JobServerProcess
@@ -179,10 +179,13 @@ def test_a_packet_half_sent_when_its_caller_was_interrupted_is_finished() -> Non
     """The job server stops reading in the middle of a large submission; its caller gives up; the next call goes on."""
     go_on = threading.Event()
     seen: list[Packet] = []
+    main = threading.get_ident()
 
     def script(peer: Peer, number: int) -> None:
         peer.send(Command.OPTION_RES, peer.expect(Command.OPTION_REQ).option)
         peer.send(Command.ECHO_RES, peer.expect(Command.ECHO_REQ).data)
+        peer.socket.recv(1, socket.MSG_PEEK)  # it has begun to arrive, and cannot be sent to its end
+        signal.pthread_kill(main, signal.SIGUSR1)
         go_on.wait()
         submitted = peer.expect(Command.SUBMIT_JOB_BG)
         seen.append(submitted)
@@ -194,18 +197,16 @@ def test_a_packet_half_sent_when_its_caller_was_interrupted_is_finished() -> Non
     def strike(signum: int, frame: FrameType | None) -> None:
         raise Interrupt
 
-    previous = signal.signal(signal.SIGALRM, strike)
+    previous = signal.signal(signal.SIGUSR1, strike)
     try:
         with ScriptedServer(script) as server, Client(server.address) as impatient:
-            line_of(impatient).exchange()  # the timer is for the sending
-            signal.setitimer(signal.ITIMER_REAL, 1.0)
             with pytest.raises(Interrupt):
                 impatient.submit_background("f", large)
             go_on.set()
             assert impatient.echo(b"next") == b"next"
             assert [packet.workload == large for packet in seen] == [True]
     finally:
-        signal.signal(signal.SIGALRM, previous)
+        signal.signal(signal.SIGUSR1, previous)
 
 
 def test_a_child_that_was_forked_makes_uniques_of_its_own() -> None:

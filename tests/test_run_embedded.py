@@ -55,7 +55,7 @@ def open_files(pid: int) -> set[str]:
 
 def run(daemon: Daemon, workload: str) -> None:
     """A job, to its end."""
-    with Client(address(daemon)) as client:
+    with Client(address(daemon), connect_timeout_seconds=DEADLINE_SECONDS) as client:
         assert client.run("count", workload, timeout=DEADLINE_SECONDS) == workload
 
 
@@ -81,7 +81,7 @@ def test_modules_in_the_current_directory_do_not_stand_in_for_those_of_python(tm
 
 def test_a_job_in_flight_ends_at_its_client_when_the_daemon_is_told_to_stop(daemon: Daemon) -> None:
     daemon.start("--embedded")
-    with Client(address(daemon)) as client:
+    with Client(address(daemon), connect_timeout_seconds=DEADLINE_SECONDS) as client:
         task = client.submit("sleep", "long 1")
         eventually(lambda: client.status(task.handle).running)
         daemon.signal(signal.SIGTERM)
@@ -122,7 +122,7 @@ def test_a_job_in_flight_ends_at_its_client_when_the_supervisor_is_killed_and_th
     daemon: Daemon,
 ) -> None:
     daemon.start("--embedded")
-    with Client(address(daemon)) as client:
+    with Client(address(daemon), connect_timeout_seconds=DEADLINE_SECONDS) as client:
         task = client.submit("hold", "job 0")
         daemon.wait_running(1)
         daemon.signal(signal.SIGKILL)
@@ -138,7 +138,7 @@ def test_a_job_in_flight_ends_at_its_client_when_the_supervisor_is_killed_and_th
 
 def test_jobs_that_nobody_has_run_are_named_as_lost(daemon: Daemon) -> None:
     daemon.start("--embedded")
-    with Client(address(daemon)) as client:
+    with Client(address(daemon), connect_timeout_seconds=DEADLINE_SECONDS) as client:
         client.submit_background("nobody", "x")
     assert daemon.stop() == exits.DONE
     assert "jobs left in its queues: 1, which are lost" in daemon.log
@@ -147,14 +147,14 @@ def test_jobs_that_nobody_has_run_are_named_as_lost(daemon: Daemon) -> None:
 def test_background_jobs_outlive_the_daemon_in_the_queue_file(daemon: Daemon) -> None:
     options = ("--embedded", "--queue", str(daemon.directory / "queue"))
     daemon.start(*options)
-    with Client(address(daemon)) as client:
+    with Client(address(daemon), connect_timeout_seconds=DEADLINE_SECONDS) as client:
         handle = client.submit_background("elsewhere", "late")
     assert daemon.stop() == exits.DONE
     assert "stopped; jobs left in its queues: 1\n" in daemon.log
     daemon.write_config(capabilities={"count": "caps.count", "elsewhere": "caps.count"})
     daemon.start(*options, wait=False)
     daemon.wait_for("generation 1 serves", times=2)
-    with Client(address(daemon)) as client:
+    with Client(address(daemon), connect_timeout_seconds=DEADLINE_SECONDS) as client:
         client.wait(handle, timeout=DEADLINE_SECONDS)
     assert daemon.runs["late"] == 1
     assert daemon.stop() == exits.DONE
