@@ -51,6 +51,7 @@ class Store:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._synchronous = ""  # as the last commit had it
         try:
             self._database = sqlite3.connect(path, isolation_level=None, timeout=0)
             self._open()
@@ -78,12 +79,16 @@ class Store:
         ]
         execute = self._database.execute
         try:
-            execute("PRAGMA synchronous = FULL" if rows else "PRAGMA synchronous = NORMAL")
+            wanted = "FULL" if rows else "NORMAL"
+            if wanted != self._synchronous:  # to say it again would cost a tenth of a small commit
+                self._synchronous = ""  # unknown, should this fail
+                execute(f"PRAGMA synchronous = {wanted}")
+                self._synchronous = wanted
             execute("BEGIN IMMEDIATE")
             if rows:
                 self._database.executemany("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
                 execute("UPDATE counter SET next_number = ?", (next_number,))
-            self._database.executemany("DELETE FROM job WHERE number = ?", ((number,) for number in ended))
+            self._database.executemany("DELETE FROM job WHERE number = ?", [(number,) for number in ended])
             execute("COMMIT")
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):  # SQLite itself rolls back after some errors
