@@ -20,6 +20,7 @@ from geard.client.bulk import WINDOW
 from geard.errors import CannotConnect
 from geard.protocol import Command
 from tests.many.trial import Report, Servers, trial, working
+from tests.support.commands import geard
 from tests.support.raw import Peer, ScriptedServer
 from tests.support.servers import HOST, free_port
 from tests.support.waiting import eventually
@@ -105,6 +106,18 @@ def test_equal_jobs_meet_whichever_client_they_come_from(servers: list[str]) -> 
             assert len({(handle, str(handle.server)) for handle in handles if isinstance(handle, Handle)}) == 1
         both = [list(client.submit_many_background("idle", "abcdef", unique="workload")) for client in (one, other)]
         assert both[0] == both[1]
+
+
+def test_submit_on_the_command_line_chooses_too(servers: list[str]) -> None:
+    def submitted(*arguments: str) -> list[str]:
+        done = geard("submit", *arguments, "-s", ",".join(servers))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode().split()
+
+    assert submitted("note", "x", "--choose", "spread") == ["x"]
+    handles = [submitted("idle", "x", "-b", "-u", "the shell's", "--choose", "unique") for _ in range(2)]
+    assert handles[0] == handles[1]
+    assert geard("submit", "--wait", "H:x:1", "--choose", "unique").returncode == 2
 
 
 def test_many_threads_share_one_client(servers: list[str]) -> None:

@@ -15,7 +15,7 @@ from typing import Literal
 from geard.cli.bar import FootLine, JobProgress
 from geard.cli.output import json_line, json_member, say, write_bytes
 from geard.cli.servers import ask_all, fail
-from geard.client import Client, Complete, Data, JobState, Priority, Status
+from geard.client import Choose, Client, Complete, Data, JobState, Priority, Status
 from geard.config import JobServer, format_duration
 from geard.errors import JobFailed, JobTimeout
 from geard.printable import printable
@@ -58,6 +58,7 @@ def run_job(
     unique: str | None,
     timeout_seconds: float | None,
     as_json: bool,
+    choose: Choose,
 ) -> None:
     """Submit a job and print what comes of it, as it comes; as JSON, when it has ended."""
     progress = JobProgress(function)
@@ -67,7 +68,7 @@ def run_job(
     with (
         time_limit(timeout_seconds, function),
         FootLine(progress.render) as foot,
-        Client(servers, encoding=ENCODING) as client,
+        Client(servers, choose=choose, encoding=ENCODING) as client,
     ):
         try:
             task = client.submit(function, workload, priority=priority, unique=unique)
@@ -104,9 +105,10 @@ def start_job(
     unique: str | None,
     at: datetime | None,
     as_json: bool,
+    choose: Choose,
 ) -> None:
     """Submit a job in the background and print its handle."""
-    with Client(servers, encoding=ENCODING) as client:
+    with Client(servers, choose=choose, encoding=ENCODING) as client:
         handle = client.submit_background(function, workload, priority=priority, unique=unique, at=at)
     write_bytes(json_line({"handle": handle}) if as_json else printable(handle).encode() + b"\n")
 

@@ -24,7 +24,7 @@ from geard import exits
 from geard.cli.bar import FileProgress, FootLine
 from geard.cli.job import ENCODING, time_limit
 from geard.cli.output import json_line, json_member, on_terminal, say
-from geard.client import Client, Priority
+from geard.client import Choose, Client, Priority
 from geard.config import JobServer
 from geard.errors import GeardError
 from geard.printable import printable
@@ -94,6 +94,7 @@ def run_lines(
     unique: Unique,
     timeout_seconds: float | None,
     as_json: bool,
+    choose: Choose,
 ) -> None:
     """Run a job for each line and print the results in the order of the lines. Exits 1 if a job failed."""
 
@@ -106,7 +107,7 @@ def run_lines(
             return json_line({"line": line, "error": str(outcome)}) if as_json else b"\n"
         return json_line({"line": line, **json_member("result", outcome)}) if as_json else outcome + b"\n"
 
-    _go_through(servers, function, stream, timeout_seconds, outcomes, shown)
+    _go_through(servers, choose, function, stream, timeout_seconds, outcomes, shown)
 
 
 def start_lines(
@@ -118,6 +119,7 @@ def start_lines(
     unique: Unique,
     at: datetime | None,
     as_json: bool,
+    choose: Choose,
 ) -> None:
     """Submit a background job for each line and print their handles in the order of the lines."""
 
@@ -127,11 +129,12 @@ def start_lines(
     def shown(line: int, handle: str | GeardError) -> bytes:
         return json_line({"line": line, "handle": str(handle)}) if as_json else f"{printable(str(handle))}\n".encode()
 
-    _go_through(servers, function, stream, None, handles, shown)
+    _go_through(servers, choose, function, stream, None, handles, shown)
 
 
 def _go_through(
     servers: tuple[JobServer, ...],
+    choose: Choose,
     function: str,
     stream: IO[bytes],
     timeout_seconds: float | None,
@@ -144,7 +147,7 @@ def _go_through(
         with (
             time_limit(timeout_seconds, function),
             FootLine(progress.render) as foot,
-            Client(servers, encoding=ENCODING) as client,
+            Client(servers, choose=choose, encoding=ENCODING) as client,
         ):
             for outcome in outcomes(client, lines):
                 progress.count(lines.over(), failed=isinstance(outcome, GeardError))

@@ -18,6 +18,7 @@ from geard.cli.lines import DEFAULT_CONCURRENCY, run_lines, start_lines
 from geard.cli.options import parsed
 from geard.cli.servers import complete_function, server_options
 from geard.cli.times import moment, some_time
+from geard.client.choice import CHOICES, Choose
 from geard.config import JobServer
 
 
@@ -48,6 +49,12 @@ from geard.config import JobServer
     metavar="N",
     help=f"With --lines: how many jobs at a time; {DEFAULT_CONCURRENCY} unless given.",
 )
+@click.option(
+    "--choose",
+    type=click.Choice(CHOICES),
+    help="Which of several job servers a job goes to: the first that answers, unless given; spread: all share them; "
+    "unique: all share them, and equal function and unique go to the same one.",
+)
 @click.option("--wait", "handle", metavar="HANDLE", help="Wait for a job that was started in the background.")
 @click.option(
     "--timeout",
@@ -67,6 +74,7 @@ def submit(
     file: IO[bytes] | None,
     lines: bool,
     concurrency: int | None,
+    choose: Choose | None,
     handle: str | None,
     timeout: float | None,
     as_json: bool,
@@ -93,7 +101,7 @@ def submit(
     reached or the connection lost, 75 timed out, 78 the config file cannot be used, 130 interrupted.
     """
     if handle is not None:
-        others = (function, background, priority, unique, at, file, lines, concurrency)
+        others = (function, background, priority, unique, at, file, lines, concurrency, choose)
         _refuse(any(others), "--wait goes with --timeout and --json only")
         wait_for_job(servers, handle, timeout_seconds=timeout, as_json=as_json)
         return
@@ -104,7 +112,12 @@ def submit(
     _refuse(at is not None and priority is not None, "--at goes without --high and --low: no packet carries both")
     background = background or at is not None
     _refuse(background and timeout is not None, "--timeout bounds the wait for a result: not for the background")
-    common: dict[str, Any] = {"priority": priority or "normal", "unique": unique, "as_json": as_json}
+    common: dict[str, Any] = {
+        "priority": priority or "normal",
+        "unique": unique,
+        "as_json": as_json,
+        "choose": choose or "first",
+    }
     if lines:
         stream = sys.stdin.buffer if workload == "-" else file
         if stream is None:
