@@ -16,6 +16,7 @@ from geard.protocol import Command, Packet
 from tests.support.raw import Peer, ScriptedServer
 from tests.support.raw_worker import RawWorker, reverse
 from tests.support.servers import JobServerProcess
+from tests.support.waiting import eventually
 from tests.test_client_faults import welcome
 
 JOBS = [f"job {number}" for number in range(300)]
@@ -188,3 +189,32 @@ def test_a_map_in_pairs_goes_on_with_a_new_connection_and_submits_nothing_twice(
     assert sorted(workload for workload, _ in pairs) == list("0123456789")
     assert {workload for workload, outcome in pairs if outcome == workload} == set("0123456789") - lost.keys()
     assert len(submitted) == len(set(submitted))
+
+
+def test_a_map_whose_connection_another_caller_finds_lost_waits_for_nothing_there() -> None:
+    def script(peer: Peer, number: int) -> None:
+        welcome(peer)
+        if number == 0:
+            for handle in (b"H:1", b"H:2"):
+                peer.expect(Command.SUBMIT_JOB)
+                peer.send(Command.JOB_CREATED, handle)
+            peer.send(Command.WORK_COMPLETE, b"H:1", b"A")
+            return
+        peer.send(Command.ECHO_RES, peer.expect(Command.ECHO_REQ).data)
+        peer.expect(Command.SUBMIT_JOB)
+        peer.send(Command.JOB_CREATED, b"H:3")
+        peer.send(Command.WORK_COMPLETE, b"H:3", b"C")
+        peer.receive()
+
+    def echoes(client: Client) -> bool:
+        try:
+            return client.echo(b"?") == b"?"
+        except ConnectionLost:
+            return False
+
+    with ScriptedServer(script) as server, Client(server.address) as client:
+        results = client.map("f", "abc", pairs=True, concurrency=2, timeout=30)
+        assert next(results) == ("a", "A")
+        eventually(lambda: echoes(client))
+        (workload, failure), last = results
+        assert (workload, type(failure), last) == ("b", ConnectionLost, ("c", "C"))

@@ -86,14 +86,16 @@ def run_job(
                     warnings.append(event.text)
         except JobFailed as error:
             if as_json:
-                foot.write(json_line({"handle": handle, "error": str(error), "warnings": warnings}))
+                foot.write(json_line({"handle": str(handle), "error": str(error), "warnings": warnings}))
             raise
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"{handle} may still run" if handle else "whether the job was submitted is unknown"
             ) from None
         if as_json:
-            foot.write(json_line({"handle": handle, **json_member("result", b"".join(result)), "warnings": warnings}))
+            foot.write(
+                json_line({"handle": str(handle), **json_member("result", b"".join(result)), "warnings": warnings})
+            )
 
 
 def start_job(
@@ -110,7 +112,7 @@ def start_job(
     """Submit a job in the background and print its handle."""
     with Client(servers, choose=choose, encoding=ENCODING) as client:
         handle = client.submit_background(function, workload, priority=priority, unique=unique, at=at)
-    write_bytes(json_line({"handle": handle}) if as_json else printable(handle).encode() + b"\n")
+    write_bytes(json_line({"handle": str(handle)}) if as_json else printable(handle).encode() + b"\n")
 
 
 def wait_for_job(servers: tuple[JobServer, ...], handle: str, *, timeout_seconds: float | None, as_json: bool) -> None:
@@ -135,4 +137,4 @@ def wait_for_job(servers: tuple[JobServer, ...], handle: str, *, timeout_seconds
             with FootLine(progress.render), Client(holder) as client:
                 client.wait(handle, show)
     if as_json:
-        write_bytes(json_line({"handle": handle, "was_known": holder is not None}))
+        write_bytes(json_line({"handle": str(handle), "was_known": holder is not None}))

@@ -174,8 +174,9 @@ class Client:
         unique, packet = requests.job(
             requests.FOREGROUND, function, unique, encoded(workload, codec), priority, reducer
         )
-        exchange = self._conversation.ask(submission, packet, deadline_after(timeout))
-        return Task(function, unique, submission, exchange, codec, on_event)
+        conversation = self._conversation
+        exchange = conversation.ask(submission, packet, deadline_after(timeout))
+        return Task(function, unique, submission, exchange, codec, on_event, conversation.handle_of)
 
     def submit_background(
         self,

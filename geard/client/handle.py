@@ -11,7 +11,7 @@ class Handle(str):
     """A str that remembers in `server` which job server gave it.
 
     Where only the text was kept, make one of it again: `Handle(text, "host:4730")`. Raises InvalidRequest for what is
-    no address."""
+    no address. An encoder that takes str alone, and none of its kinds, is given `str(handle)`."""
 
     __slots__ = ("server",)
 

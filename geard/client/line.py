@@ -26,7 +26,9 @@ class Line(Conversation):
     @staticmethod
     def handle_of(reply: Reply, exchange: Exchange) -> str:
         """The handle in the answer to a submission."""
-        return text_of(fields_of(reply)[0])
+        fields = reply.fields
+        assert fields is not None
+        return text_of(fields[0])
 
     def state_of(self, handle: str, expected: Command, packet: bytes, deadline: float | None) -> JobState:
         """What is answered to a question about a job."""

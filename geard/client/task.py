@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from geard.client.exchange import Exchange
-from geard.client.handle import Handle
 from geard.client.reply import Submission
 from geard.client.results import Pieces, completed, number, piece, result_of, text_of, words
 from geard.codec import Codec
@@ -60,6 +59,7 @@ class Task:
         exchange: Exchange,
         codec: Codec,
         on_event: Callable[[Event], None] | None = None,
+        handle_of: Callable[[Submission, Exchange], str] | None = None,
     ) -> None:
         self.function = function
         self.unique = unique
@@ -67,6 +67,7 @@ class Task:
         self._exchange = exchange
         self._codec = codec
         self._on_event = on_event
+        self._handle_of = handle_of
         self._told = 0  # how many events on_event has been called with
         self._told_pieces = Pieces(codec)
 
@@ -79,9 +80,11 @@ class Task:
         return f"<Task {self.function} {self.handle} {end.command.name if end else 'running'}>"
 
     @property
-    def handle(self) -> Handle:
-        """The job server's name for the job, and in `handle.server` which job server that is."""
-        return Handle(text_of((self._submission.fields or [b""])[0]), self._exchange.server)
+    def handle(self) -> str:
+        """The job server's name for the job; of a client that uses several job servers a Handle."""
+        if self._handle_of is not None:
+            return self._handle_of(self._submission, self._exchange)
+        return text_of((self._submission.fields or [b""])[0])
 
     @property
     def progress(self) -> Status | None:
