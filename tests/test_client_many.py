@@ -17,6 +17,7 @@ import pytest
 
 from geard import Admin, Client, ConnectionLost, Handle, InvalidRequest
 from geard.client.bulk import WINDOW
+from geard.client.fleet import Fleet
 from geard.errors import CannotConnect
 from geard.protocol import Command
 from tests.many.trial import Report, Servers, trial, working
@@ -258,7 +259,10 @@ def test_a_map_goes_on_where_one_of_many_is_lost(servers: list[str]) -> None:
         peer.send(Command.JOB_CREATED, b"H:1")
 
     with ScriptedServer(drop_job) as dropping, Client([dropping.address, *servers], choose="spread") as client:
-        eventually(lambda: client.run("note", "x") and repr(client).startswith("<Client 7 of 7"))
+        assert isinstance(client._conversation, Fleet)
+        for member in client._conversation._members:
+            member.dial()
+        eventually(lambda: repr(client).startswith("<Client 7 of 7"), what="connections to all")
         pairs = list(client.map("note", map(str, range(100)), pairs=True))
         assert [workload for workload, _ in pairs] == [str(number) for number in range(100)]
         failed = [outcome for _, outcome in pairs if isinstance(outcome, ConnectionLost)]
