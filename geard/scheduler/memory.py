@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from geard import statefile
 from geard.scheduler.plan import Remembered
 
 FILE_NAME: Final = "schedules.json"
@@ -47,14 +48,8 @@ class MemoryFile:
         """Replace it, whole or not at all. Says once that it cannot."""
         if self._path is None:
             return
-        new = f"{self._path}.new"
         try:
-            os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            with open(new, "wb") as stream:
-                stream.write(msgspec.json.encode(memory))
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(new, self._path)
+            statefile.replace(self._path, msgspec.json.encode(memory))
         except OSError as error:
             if not self._failed:
                 log.warning("cannot write %s: %s; what is missed now is not made up for", self._path, error)

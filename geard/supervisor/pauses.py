@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from geard import statefile
 from geard.config.model import Config, state_directory
 from geard.errors import InvalidRequest
 from geard.printable import printable
@@ -105,17 +106,7 @@ class PausesFile:
         if self._path is None:
             return
         with self._writing:
-            self._replace(self._path, self._latest)
-
-    @staticmethod
-    def _replace(path: str, pauses: Pauses) -> None:
-        new = f"{path}.new"
-        try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(new, "wb") as stream:
-                stream.write(msgspec.json.encode(sorted(pauses)))
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(new, path)
-        except OSError as error:
-            log.warning("cannot write %s: %s; what is paused is forgotten at a restart", path, error)
+            try:
+                statefile.replace(self._path, msgspec.json.encode(sorted(self._latest)))
+            except OSError as error:
+                log.warning("cannot write %s: %s; what is paused is forgotten at a restart", self._path, error)
