@@ -59,6 +59,25 @@ def test_who_asks_often_enough_gets_the_whole_rate(rate: Rate, sharers: int, pau
     assert taken >= rate.per_second * (clock.now - began) - sharers
 
 
+@settings(max_examples=30)
+@given(rates, st.integers(1, 4), st.lists(st.floats(0.0, 1.0), min_size=50, max_size=200))
+def test_who_is_woken_late_catches_up_and_takes_no_more_in_any_second(
+    rate: Rate, sharers: int, lateness: list[float]
+) -> None:
+    clock = Clock()
+    bucket = TokenBucket(rate, clock, sharers=sharers)
+    drink(bucket, clock, [0.0])
+    began, taken = clock.now, [(clock.now, 0)]
+    for late in lateness:
+        clock.now += bucket.wait_seconds(0) * (1 + 1e-9) + late * SLACK_SECONDS * 0.99
+        taken.append((clock.now, drink(bucket, clock, [0.0])))
+    share = rate.per_second / sharers
+    assert sum(jobs for _, jobs in taken) >= share * (clock.now - began) - 2
+    for begin, _ in taken:
+        within = sum(jobs for at, jobs in taken if begin <= at <= begin + 1)
+        assert within <= share * (1 + SLACK_SECONDS) + rate.burst / sharers + 2
+
+
 @given(rates, st.integers(0, 20))
 def test_after_the_wait_one_more_may_be_asked_for(rate: Rate, taken: int) -> None:
     clock = Clock()
