@@ -96,6 +96,10 @@ def server() -> Iterator[JobServerProcess]:
         yield gearmand
 
 
+LEFT_OUT = ("mypy*", "pip", "kubernetes_validate*", "playwright*", "material*")
+"""Large, and not for the service."""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def installation() -> None:
     """geard in /opt/geard, where the service's user can read it."""
@@ -104,8 +108,8 @@ def installation() -> None:
         pytest.skip(f"{PYTHON} is not Python {sys.version_info[0]}.{sys.version_info[1]}")
     library = Path("/opt/geard/lib")
     site_packages = Path(pytest.__file__).parents[1]
-    shutil.copytree(site_packages, library, ignore=shutil.ignore_patterns("__pycache__", "mypy*", "pip"))
-    shutil.copytree(REPOSITORY / "geard", library / "geard")
+    shutil.copytree(site_packages, library, ignore=shutil.ignore_patterns("__pycache__", *LEFT_OUT))
+    shutil.copytree(REPOSITORY / "geard", library / "geard", dirs_exist_ok=True)  # an editable install has a part of it
     Path(GEARD).parent.mkdir()
     Path(GEARD).write_text(f'#!/bin/sh\nPYTHONPATH={library} exec {PYTHON} -m geard "$@"\n')
     Path(GEARD).chmod(0o755)
