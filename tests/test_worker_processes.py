@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from geard.config import Capability
+from geard.config import Capability, JobServer
 from geard.messages import CannotStart
 from geard.protocol import Command
 from tests.support import forks
 from tests.support.pool import Caller, PoolInProcess, StartedPool, pool_config
 from tests.support.servers import Gearmand, JobServerProcess
+from tests.support.tls import Certificates, Stunnel
 from tests.support.waiting import eventually
 
 INNOCENT = 50
@@ -37,33 +38,49 @@ def capabilities(*functions: str) -> dict[str, str | Capability]:
     return {**plain, **threads}
 
 
-def process(server: JobServerProcess, *functions: str, on_start: str | None = None) -> StartedPool:
-    config = pool_config(server.address, capabilities(*functions), greenlets_per_server=100, on_start=on_start)
+def process(server: JobServerProcess | JobServer, *functions: str, on_start: str | None = None) -> StartedPool:
+    servers = server.address if isinstance(server, JobServerProcess) else [server]
+    config = pool_config(servers, capabilities(*functions), greenlets_per_server=100, on_start=on_start)
     return StartedPool(PoolInProcess(config))
 
 
-def test_whatever_starts_processes_works_beside_fifty_jobs_that_each_run_once(
-    job_server: JobServerProcess, tmp_path: Path
+def run_each_once(
+    server: JobServerProcess, starters: dict[str, dict[str, bytes]], directory: Path, through: JobServer | None = None
 ) -> None:
-    starters = STARTERS if isinstance(job_server, Gearmand) else QUICK_STARTERS
+    """Jobs of all starters, plain and in a thread, beside innocent ones; the worker comes `through` another address."""
     expected = Counter(result for results in starters.values() for result in results.values() for _ in range(2))
     with (
-        process(job_server, "innocent", *STARTERS) as pool,
-        Caller(job_server.address) as others,
-        Caller(job_server.address) as caller,
+        process(through or server, "innocent", *starters) as pool,
+        Caller(server.address) as others,
+        Caller(server.address) as caller,
     ):
-        others.submit("innocent", *[f"{tmp_path} {number}" for number in range(INNOCENT)])
+        others.submit("innocent", *[f"{directory} {number}" for number in range(INNOCENT)])
         for function, results in starters.items():
             caller.submit(function, *results)
             caller.submit(f"thread {function}", *results)
         ended = [caller.packets()[-1] for _ in range(expected.total())]
         assert Counter(packet.fields[1] for packet in ended) == expected, pool.log
-        (tmp_path / "release").touch()
+        (directory / "release").touch()
         assert {others.packets()[-1].command for _ in range(INNOCENT)} == {Command.WORK_COMPLETE}
-        assert Counter((tmp_path / "runs").read_text().split()) == {str(number): 1 for number in range(INNOCENT)}
+        assert Counter((directory / "runs").read_text().split()) == {str(number): 1 for number in range(INNOCENT)}
         assert pool.log.count("connected to") == 1, "no word of a child reached the job server"
         pool.drain()
         assert pool.join() == []
+
+
+def test_whatever_starts_processes_works_beside_fifty_jobs_that_each_run_once(
+    job_server: JobServerProcess, tmp_path: Path
+) -> None:
+    run_each_once(job_server, STARTERS if isinstance(job_server, Gearmand) else QUICK_STARTERS, tmp_path)
+
+
+def test_over_tls_a_child_does_not_end_the_session_that_it_has_a_copy_of(
+    gearmand: JobServerProcess, tmp_path: Path
+) -> None:
+    starters = {**{name: STARTERS[name] for name in ("fork", "program")}, "process": {"fork": b"49 0"}}
+    certificates = Certificates(tmp_path)
+    with Stunnel(certificates, gearmand.address) as stunnel:
+        run_each_once(gearmand, starters, tmp_path, through=stunnel.server(certificates.tls()))
 
 
 @pytest.mark.parametrize("thread", ["", "thread "])
