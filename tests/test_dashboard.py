@@ -30,6 +30,23 @@ FUNCTIONS = {
 }  # fmt: skip
 HOSTILE = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>\x1b[2J\u202egnp.exe"
 SCREENSHOTS = os.environ.get("SCREENSHOTS", "")
+KEYBOARD = """
+() => {
+  const wanted = [...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, summary")]
+    .filter((each) => each.checkVisibility() && !each.classList.contains("skip"));
+  window.wanted = new Set(wanted);
+  document.activeElement.blur();
+  return wanted.length;
+}"""
+FOCUSED = """
+() => {
+  const at = document.activeElement, style = getComputedStyle(at), box = at.getBoundingClientRect();
+  const seen = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
+  const top = document.elementFromPoint(box.x + box.width / 2, box.y + Math.min(box.height, innerHeight) / 2);
+  window.wanted.delete(at);
+  return { name: at.tagName + " " + at.className + " " + at.textContent.trim().slice(0, 30), body: at === document.body,
+    seen, covered: !(top && (at.contains(top) || top.contains(at))), left: window.wanted.size };
+}"""
 
 playwright: Any = (
     import_module("playwright.sync_api") if os.environ.get("CI") else pytest.importorskip("playwright.sync_api")
@@ -211,6 +228,71 @@ def test_a_phone_shows_everything_within_its_width(page: Page, monitor: MonitorP
         page.goto(monitor.url + path)
         page.locator("h1").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+def test_every_action_is_within_reach_of_the_keyboard_and_its_focus_is_seen(
+    page: Page, monitor: MonitorProcess, supervisor: FakeSupervisor, server: JobServerProcess
+) -> None:
+    supervisor.run_jobs(3)
+    with Client(server.address) as client:
+        handle = client.submit_background("nobody", "waits")
+    servers = f"/servers?name={server.address}"
+    eventually(lambda: str(handle) in monitor.get(servers)[1], what="the waiting job")
+    for path in ("/", "/functions", "/function?name=resize", "/running", "/failures", "/processes", servers):
+        page.goto(monitor.url + path)
+        page.locator("#theme").wait_for()
+        stops = page.evaluate(KEYBOARD)
+        for _ in range(stops + 30):
+            page.keyboard.press("Tab")
+            focused = page.evaluate(FOCUSED)
+            if focused["body"]:
+                break
+            assert focused["seen"], f"{path}: the focus on {focused} is not seen"
+            assert not focused["covered"], f"{path}: {focused} is covered"
+            if not focused["left"]:
+                break
+        assert page.evaluate("[...window.wanted].map((each) => each.outerHTML.slice(0, 200))") == [], path
+    page.goto(f"{monitor.url}/processes")
+    page.locator("button >> text=Reload").focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("generation 4 serves").wait_for()
+    page.goto(f"{monitor.url}/failures")
+    summary = page.locator("summary").first
+    summary.focus()
+    page.keyboard.press("Space")
+    page.wait_for_timeout(1200)  # at least one live update
+    assert page.locator("details").first.get_attribute("open") is not None
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY", "an update leaves the focus where it is"
+    page.locator("select").focus()
+    page.evaluate("window.stays = true")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_timeout(300)  # a submission that must not be would come at once
+    assert page.evaluate("window.stays"), "an arrow key chooses, and the button beside it asks"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/failures?function=*")
+    page.goto(f"{monitor.url}/functions?sort=name")
+    first = page.locator("tbody tr").first.get_attribute("data-key")
+    page.evaluate("document.querySelector('tbody').append(document.querySelector('tbody tr'))")
+    page.evaluate("document.querySelector('tbody tr:last-child a').focus()")
+    rows = page.locator("tbody tr")
+    eventually(lambda: rows.first.get_attribute("data-key") == first, what="the rows in order again")
+    assert page.evaluate("document.activeElement.textContent") == first, "a row that moves keeps the focus"
+    page.locator("input[name=q]").focus()
+    page.keyboard.type("mail")
+    eventually(lambda: page.locator("tbody tr").count() == 1, what="the filtered table")
+    page.keyboard.press("Escape")
+    eventually(lambda: page.locator("tbody tr").count() > 1, what="the whole table")
+    page.locator("th >> text=p95").focus()
+    page.keyboard.press("Enter")
+    page.locator("th[aria-sort=descending] >> text=p95").wait_for()
+    page.locator("#theme").focus()
+    before = page.evaluate("document.documentElement.dataset.theme")
+    page.keyboard.press("Space")
+    assert page.evaluate("document.documentElement.dataset.theme") != before
+    supervisor.run_jobs(120, numerator=40)
+    with Admin(server.address) as admin:
+        admin.cancel_job(str(handle))
 
 
 def test_without_javascript_the_tables_are_there(browser: Browser, monitor: MonitorProcess) -> None:

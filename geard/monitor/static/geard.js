@@ -78,7 +78,9 @@
       if (html) {
         const template = document.createElement("template");
         template.innerHTML = html;
+        const focused = document.activeElement;
         morph(live, template.content.firstElementChild);
+        if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true }); // its row moved
         dress();
       }
       heard();
@@ -111,12 +113,14 @@
     if (form.dataset.confirm && !confirm(form.dataset.confirm)) { event.preventDefault(); return; }
     if (form.method === "post") for (const button of all("button", form)) button.disabled = true;
   });
-  let typing = 0;
+  let typing = 0, byKey = false; // each arrow key is a choice to a select: who uses them asks by the button beside it
+  document.addEventListener("keydown", () => { byKey = true; }, true);
+  document.addEventListener("pointerdown", () => { byKey = false; }, true);
   document.addEventListener("input", (event) => {
     if (!event.target.hasAttribute("data-autosubmit")) return;
     clearTimeout(typing);
     const form = event.target.form;
-    if (event.target.nodeName === "SELECT") { form.submit(); return; }
+    if (event.target.nodeName === "SELECT") { if (!byKey) form.submit(); return; }
     typing = setTimeout(() => {
       const to = new URL(form.action);
       for (const [name, value] of new FormData(form)) if (value) to.searchParams.set(name, value);
