@@ -13,7 +13,7 @@ demo: $(STAMP)
 	$(VENV)/bin/geard demo
 
 test: $(STAMP) programs
-	$(PYTHON) -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTHON) -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

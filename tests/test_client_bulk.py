@@ -178,6 +178,9 @@ def test_a_map_in_pairs_goes_on_with_a_new_connection_and_submits_nothing_twice(
             submitted.append(job.workload)
             peer.send(Command.JOB_CREATED, b"H:" + job.workload)
             if job.workload == b"4":
+                peer.socket.shutdown(socket.SHUT_WR)  # a reset would take JOB_CREATED with it
+                while peer.socket.recv(65536):
+                    pass
                 return
             peer.send(Command.WORK_COMPLETE, b"H:" + job.workload, job.workload)
 

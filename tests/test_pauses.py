@@ -70,6 +70,7 @@ def test_running_jobs_run_once_over_a_pause_and_a_resume(job_server: JobServerPr
 
 def test_a_pause_holds_over_reload_and_restart(daemon: Daemon, gearmand: JobServerProcess) -> None:
     assert change(daemon, answers.PAUSE, "count", "spin").exit_code == exits.DONE
+    eventually(lambda: len(daemon.overview.generations) == 1, what="the end of those that may grab one more")
     background(gearmand.address, "count", "waits")
     assert ask(daemon.socket, answers.RELOAD).exit_code == exits.DONE
     assert paused(daemon) == ["count", "spin"]

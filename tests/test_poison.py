@@ -107,6 +107,7 @@ def test_a_job_that_kills_its_process_fails_and_the_others_run_twice_at_most(
         assert set(daemon.runs.values()) == {1}
         assert max(Counter(begun(daemon)).values()) <= 2
         assert server.status("poison")[0] == 0
+        daemon.wait_for("job failed: poison was given up")
         assert daemon.log.count("job failed: poison was given up") == 1
         deaths = [line for line in daemon.log.splitlines() if f") {words} after" in line]
         assert len(deaths) == 1, "no other worker process was given the job before it knew"
