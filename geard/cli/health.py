@@ -8,9 +8,8 @@ import click
 
 from geard import exits
 from geard.cli.control import find_socket, socket_options
-from geard.cli.options import parsed
+from geard.cli.options import time_option
 from geard.cli.output import write_bytes, write_json
-from geard.cli.times import some_time
 from geard.errors import ConnectionLost, GeardError
 from geard.printable import printable
 from geard.supervisor import answers
@@ -20,15 +19,7 @@ from geard.supervisor.health import Health, health_of, unreachable
 
 @click.command(short_help="Say whether the daemon is fit for work.")
 @socket_options
-@click.option(
-    "--timeout",
-    "timeout_seconds",
-    callback=parsed(some_time),
-    default="5s",
-    show_default=True,
-    metavar="DURATION",
-    help="A daemon that does not answer within this is not fit.",
-)
+@time_option("--timeout", "timeout_seconds", default="5s", text="A daemon that does not answer within this is not fit.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def health(config: str | None, path: str | None, timeout_seconds: float, as_json: bool) -> None:
     """Say whether the daemon is fit for work: it runs, a worker process is ready, and a job server is connected.

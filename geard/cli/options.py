@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from geard.cli.times import some_time
 from geard.errors import InvalidRequest
 
 
@@ -22,3 +23,17 @@ def parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parame
             raise click.BadParameter(str(error)) from error
 
     return callback
+
+
+def time_option(
+    *names: str, text: str, default: str | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that says how long, in seconds for the command; `text` is its help."""
+    return click.option(
+        *names,
+        callback=parsed(some_time),
+        default=default,
+        show_default=default is not None,
+        metavar="DURATION",
+        help=text,
+    )

@@ -18,9 +18,8 @@ from click.core import ParameterSource
 
 from geard import config
 from geard.cli import exit_code
-from geard.cli.options import parsed
+from geard.cli.options import parsed, time_option
 from geard.cli.output import say_error
-from geard.cli.times import some_time
 from geard.config import JobServer, parse_address
 from geard.errors import ConfigError, ConnectionLost, GeardError
 
@@ -58,12 +57,8 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="FILE",
         help="Take the job servers from this config file.",
     )
-    @click.option(
-        "--wait-server",
-        "wait_seconds",
-        callback=parsed(some_time),
-        metavar="DURATION",
-        help="Where no job server answers yet, wait for one, up to so long (5s).",
+    @time_option(
+        "--wait-server", "wait_seconds", text="Where no job server answers yet, wait for one, up to so long (5s)."
     )
     @functools.wraps(command)
     def with_servers(

@@ -15,10 +15,9 @@ import click
 from msgspec import Struct
 
 from geard.cli.answers import Row, objects, tables
-from geard.cli.options import parsed
+from geard.cli.options import time_option
 from geard.cli.output import Line, console, on_terminal, write_json, write_lines
 from geard.cli.servers import Answer, ask_all, exit_if_none, server_options
-from geard.cli.times import some_time
 from geard.client.admin import Admin
 from geard.config import JobServer
 from geard.errors import ServerError
@@ -60,15 +59,7 @@ class Snapshot(Struct):
 
 @click.command(short_help="Show what each job server has queued and running.")
 @click.option("-w", "--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
-@click.option(
-    "-n",
-    "--interval",
-    callback=parsed(some_time),
-    default="1s",
-    show_default=True,
-    metavar="DURATION",
-    help="With --watch: how often.",
-)
+@time_option("-n", "--interval", default="1s", text="With --watch: how often.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch, one object a line.")
 @server_options
 def status(watch: bool, interval: float, as_json: bool, servers: tuple[JobServer, ...]) -> None:

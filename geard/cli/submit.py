@@ -15,9 +15,9 @@ import click
 
 from geard.cli.job import run_job, start_job, wait_for_job
 from geard.cli.lines import DEFAULT_CONCURRENCY, run_lines, start_lines
-from geard.cli.options import parsed
+from geard.cli.options import parsed, time_option
 from geard.cli.servers import complete_function, server_options
-from geard.cli.times import moment, some_time
+from geard.cli.times import moment
 from geard.client.choice import CHOICES, Choose
 from geard.config import JobServer
 
@@ -56,12 +56,7 @@ from geard.config import JobServer
     "unique: all share them, and equal function and unique go to the same one.",
 )
 @click.option("--wait", "handle", metavar="HANDLE", help="Wait for a job that was started in the background.")
-@click.option(
-    "--timeout",
-    callback=parsed(some_time),
-    metavar="DURATION",
-    help="Give up after so long (30, 5m), over all; what was submitted may still run.",
-)
+@time_option("--timeout", text="Give up after so long (30, 5m), over all; what was submitted may still run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, one object a line.")
 @server_options
 def submit(

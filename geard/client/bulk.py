@@ -60,10 +60,15 @@ def submit_all(conversation: Conversation, packets: Iterable[bytes], timeout: fl
             reply.abandon()
 
 
-def _next_exchange(conversation: Conversation, last: Exchange | None, deadline: float | None) -> Exchange:
-    """To go on with after `last`. In a forked child nothing goes on that the parent has begun: both would submit it."""
+def of_our_process(last: Exchange | None) -> None:
+    """In a forked child nothing goes on that the parent has begun: both would submit it. Raises ForkedConnection."""
     if last is not None and isinstance(last.lost, ForkedConnection):
         raise last.lost
+
+
+def _next_exchange(conversation: Conversation, last: Exchange | None, deadline: float | None) -> Exchange:
+    """To go on with after `last`."""
+    of_our_process(last)
     return conversation.exchange(deadline)
 
 

@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from geard.client.bulk import LOT, PATIENCE_SECONDS, WINDOW, Window, flush, lot_of
+from geard.client.bulk import LOT, PATIENCE_SECONDS, WINDOW, Window, flush, lot_of, of_our_process
 from geard.client.exchange import LOOK_SECONDS, RECHECK_SECONDS, Exchange
-from geard.client.fork import ForkedConnection
 from geard.client.handle import Handle
 from geard.client.reply import Reply, Submission
 from geard.client.results import text_of
@@ -62,12 +61,6 @@ def submit_all(fleet: Fleet, packets: Iterable[bytes], timeout: float | None = N
     finally:
         for reply, _ in sent:
             reply.abandon()
-
-
-def of_our_process(last: Exchange | None) -> None:
-    """In a forked child nothing goes on that the parent has begun: both would submit it."""
-    if last is not None and isinstance(last.lost, ForkedConnection):
-        raise last.lost
 
 
 class FleetWindow(Window[T]):

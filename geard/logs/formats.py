@@ -25,7 +25,6 @@ JOB_FIELDS: Final = ("function", "handle", "unique", "server")
 MOST_CHARACTERS: Final = 64 * 1024
 """Of a message, and of a traceback; what is longer is cut in its middle."""
 INDENT: Final = "    "
-OUTPUT_LOGGERS: Final = ("stdout", "stderr")
 
 _PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _STANDARD_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

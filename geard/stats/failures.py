@@ -6,7 +6,7 @@ Rule: whatever a job says of itself, what is kept of it is bounded here.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
@@ -119,8 +119,3 @@ def cut_middle(text: str, most_bytes: int) -> str:
     room = most_bytes - len(CUT.encode())
     head, tail = data[: room // 4], data[-(room - room // 4) :]
     return head.decode(errors="ignore") + CUT + tail.decode(errors="ignore")
-
-
-def newest_of(failures: Iterable[Failure]) -> list[Failure]:
-    """Failures of several daemons together, newest first."""
-    return sorted(failures, key=lambda failure: failure.time, reverse=True)

@@ -10,9 +10,8 @@ import click
 import msgspec
 
 from geard.cli.control import with_socket
-from geard.cli.options import parsed
+from geard.cli.options import time_option
 from geard.cli.output import on_terminal, write_json, write_lines
-from geard.cli.times import some_time
 from geard.cli.top.draw import COLUMNS, JOBS, PARTS, View, draw
 from geard.cli.top.look import Look, Watcher
 from geard.cli.top.report import report
@@ -27,15 +26,7 @@ SCROLLS: Final = {"up": -1, "k": -1, "down": 1, "j": 1, "page up": -20, "page do
 
 @click.command()
 @with_socket
-@click.option(
-    "-n",
-    "--interval",
-    callback=parsed(some_time),
-    default="1s",
-    show_default=True,
-    metavar="DURATION",
-    help="How often to look.",
-)
+@time_option("-n", "--interval", default="1s", text="How often to look.")
 @click.option("--once", is_flag=True, help="Print it once, as plain lines on anything but a terminal, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each look, a line each.")
 def top(socket_path: str, interval: float, once: bool, as_json: bool) -> None:
