@@ -91,6 +91,7 @@ def test_a_job_runs_while_another_waits_in_a_library(world: World, tmp_path: Pat
     world.directory = tmp_path
     kind = function.split()[-1]
     begun = tmp_path / "begun"
+    logged = len(world.pool.log)
     with Web() as web, Caller(world.gearmand.address) as waiting, Caller(world.gearmand.address) as other:
         if kind in WAITS:
             prepare, result = WAITS[kind]
@@ -103,6 +104,7 @@ def test_a_job_runs_while_another_waits_in_a_library(world: World, tmp_path: Pat
             assert other.run("echo", str(number)) == ("WORK_COMPLETE", b"%d" % number)
         release()
         assert waiting.packets()[-1].fields[1:] == [result]
+    assert "holds the loop" not in world.pool.log[logged:]
 
 
 def test_the_documentation_names_what_is_tried_here() -> None:

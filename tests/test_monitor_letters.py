@@ -15,7 +15,7 @@ import pytest
 
 from geard import Admin
 from geard.deadletters.letter import DeadLetter
-from geard.deadletters.store import DeadLetters, Filter
+from geard.deadletters.store import BUSY_SECONDS, DeadLetters, Filter
 from geard.scheduler.states import ScheduleState
 from tests.support.fake_supervisor import TRACEBACK, FakeSupervisor
 from tests.support.monitor import MonitorProcess
@@ -144,16 +144,19 @@ def test_metrics_tell_of_schedules_and_letters_while_the_file_is_locked(
     locked = sqlite3.connect(letters.path, isolation_level=None)
     locked.execute("PRAGMA locking_mode = EXCLUSIVE")
     locked.execute("BEGIN EXCLUSIVE")
-    unaware, page = 0, ""
+    unaware, longest, page = 0, 0.0, ""
     deadline = time.monotonic() + 60
     while True:
+        begin = time.monotonic()
         page = monitor.get("/letters")[1]
+        longest = max(longest, time.monotonic() - begin)
         if "database is locked" in page or time.monotonic() > deadline:
             break
         unaware += 1
         assert 'geard_dead_letters{function="mail"} 5.0' in monitor.get("/metrics")[1]
     assert "database is locked" in page
     assert unaware, "a request waited for the lock, and came back with its error"
+    assert longest < BUSY_SECONDS - 0.5, "a request waited for the lock"
     locked.close()
 
 

@@ -21,6 +21,7 @@ redis: Any = import_module("redis")
 redis_asyncio: Any = import_module("redis.asyncio")
 requests: Any = import_module("requests")
 sqlalchemy: Any = import_module("sqlalchemy")
+import_module("sqlalchemy.dialects.postgresql")  # else within the first job, which holds the loop meanwhile
 
 LOCK = "SELECT pg_advisory_xact_lock(4730)"
 
