@@ -58,8 +58,8 @@ class Contained(Daemon):
     def begin(self, *, wait: bool = True) -> None:
         (self.directory / "caps.py").write_text((self.directory / "caps.py").read_text() + ORPHANS)
         command = [*UNSHARE, "--kill-child", sys.executable, "-m", "geard", "run", "-c", str(self.config_path)]
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        log = self.log_pipe.fileno()
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         eventually(lambda: self.first, what="the process in the namespace")
         if wait:
             self.wait_for("generation 1 serves")

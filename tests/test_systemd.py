@@ -182,8 +182,7 @@ def test_a_service_manager_that_is_gone_stops_nothing(gearmand: JobServerProcess
 
 def test_log_lines_for_the_journal_carry_their_priority(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand) as daemon:
-        daemon.log_path.touch()
-        status = daemon.log_path.stat()
+        status = os.fstat(daemon.log_pipe.fileno())
         daemon.start(env=os.environ | {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
         daemon.write_config(procesess=1)
         daemon.reload()

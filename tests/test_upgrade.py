@@ -76,15 +76,13 @@ def test_the_commands_tell_a_supervisor_of_another_version() -> None:
         old.mkdir()
         code = "import geard; geard.__version__ = '0.0.1'; from geard.cli import main; main()"
         (old / "run").write_text(code)
-        log = daemon.log_path.open("ab")
-        with log:
-            daemon.process = subprocess.Popen(
-                [sys.executable, str(old / "run"), "run", "-c", str(daemon.config_path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=os.environ | {"PYTHONPATH": os.getcwd()},
-            )
+        daemon.process = subprocess.Popen(
+            [sys.executable, str(old / "run"), "run", "-c", str(daemon.config_path)],
+            stdin=subprocess.DEVNULL,
+            stdout=daemon.log_pipe.fileno(),
+            stderr=daemon.log_pipe.fileno(),
+            env=os.environ | {"PYTHONPATH": os.getcwd()},
+        )
         daemon.wait_for("generation 1 serves")
         for command in ("ps", "reload"):
             said = daemon.geard(command)

@@ -21,6 +21,7 @@ from geard.protocol import Command, request
 from geard.supervisor import answers
 from geard.supervisor.answers import Overview, ProcessView
 from geard.supervisor.ask import ask
+from tests.support.logpipe import LogPipe
 from tests.support.raw import Peer
 from tests.support.servers import JobServerProcess, stop_process
 from tests.support.waiting import eventually
@@ -89,7 +90,7 @@ class Daemon:
             "capabilities": {name: f"caps.{name}" for name in ("count", "sleep", "hold", "spin")},
         } | config
         self.config_path = self.directory / "geard.yaml"
-        self.log_path = self.directory / "log"
+        self.log_pipe = LogPipe()
         self.process: subprocess.Popen[bytes] | None = None
         self._seen: set[int] = set()
         self.write_config()
@@ -104,8 +105,8 @@ class Daemon:
 
     def start(self, *options: str, wait: bool = True, **popen: Any) -> None:
         command = [sys.executable, "-m", "geard", "run", "-c", str(self.config_path), *options]
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **popen)
+        log = self.log_pipe.fileno()
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **popen)
         if wait:
             self.wait_for("generation 1 serves")
 
@@ -141,7 +142,7 @@ class Daemon:
 
     @property
     def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
+        return self.log_pipe.text
 
     def wait_for(self, text: str, times: int = 1) -> None:
         """Wait until the log has this text so often."""
@@ -222,6 +223,7 @@ class Daemon:
                     os.kill(pid, signal.SIGKILL)
         if error:
             print(self.log)
+        self.log_pipe.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

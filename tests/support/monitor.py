@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from tests.support.logpipe import LogPipe
 from tests.support.servers import HOST, free_port, stop_process
 from tests.support.waiting import eventually
 
@@ -51,6 +52,7 @@ class MonitorProcess:
         self._trusted = trusted
         self._listen = str(monitor.get("listen", ""))
         self.process: subprocess.Popen[bytes] | None = None
+        self._log = LogPipe()
 
     def get(self, path: str, **headers: str) -> tuple[int, str]:
         """Status and body."""
@@ -72,7 +74,7 @@ class MonitorProcess:
 
     @property
     def log(self) -> str:
-        return (self.directory / "log").read_text(errors="replace")
+        return self._log.text
 
     def _is_up(self) -> bool:
         assert self.process
@@ -85,11 +87,10 @@ class MonitorProcess:
             return False
 
     def start(self) -> None:
-        with (self.directory / "log").open("ab") as log:
-            command = [sys.executable, "-m", "geard", "monitor", "-c", str(self.config)]
-            environ = os.environ | ({"SSL_CERT_FILE": self._trusted} if self._trusted else {})
-            null = subprocess.DEVNULL
-            self.process = subprocess.Popen(command, stdin=null, stdout=log, stderr=log, env=environ)
+        command = [sys.executable, "-m", "geard", "monitor", "-c", str(self.config)]
+        environ = os.environ | ({"SSL_CERT_FILE": self._trusted} if self._trusted else {})
+        null, log = subprocess.DEVNULL, self._log.fileno()
+        self.process = subprocess.Popen(command, stdin=null, stdout=log, stderr=log, env=environ)
         eventually(self._is_up, what=f"the monitor on {self.url}")
 
     def stop(self) -> None:
@@ -104,4 +105,5 @@ class MonitorProcess:
         self.stop()
         if error:
             print(self.log)
+        self._log.close()
         shutil.rmtree(self.directory, ignore_errors=True)

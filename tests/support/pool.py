@@ -12,7 +12,6 @@ import logging
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -27,6 +26,7 @@ from geard.config.model import Encoding
 from geard.messages import Drain, Drained, FromChild, Heartbeat, Jobs, ListJobs, Ready, RunningJob, Start
 from geard.protocol import Command, Packet, request
 from geard.worker import WorkerPool
+from tests.support.logpipe import LogPipe
 from tests.support.raw import Peer
 from tests.support.servers import stop_process
 from tests.support.waiting import DEADLINE_SECONDS, eventually
@@ -120,18 +120,17 @@ class PoolInProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.said: list[FromChild] = []
         self._ours, self._theirs = socket.socketpair()
-        self._directory = tempfile.TemporaryDirectory(prefix="geard-test-")
-        self._log_path = Path(self._directory.name) / "log"
+        self._log = LogPipe()
 
     @property
     def log(self) -> str:
-        return self._log_path.read_text(errors="replace")
+        return self._log.text
 
     def start(self, wait: bool = True) -> None:
         descriptor = self._theirs.fileno()
         command = [sys.executable, "-m", "gevent.monkey", "--module", "geard.worker.process", str(descriptor)]
-        with self._log_path.open("wb") as log:
-            self.process = subprocess.Popen(command, pass_fds=[descriptor], cwd=ROOT, stderr=log, stdout=log)
+        log = self._log.fileno()
+        self.process = subprocess.Popen(command, pass_fds=[descriptor], cwd=ROOT, stderr=log, stdout=log)
         self._theirs.close()
         threading.Thread(target=self._listen, daemon=True).start()
         self.tell(Start(config=self.config, number=1, generation=1))
@@ -190,7 +189,7 @@ class PoolInProcess:
                 self.process.kill()
             stop_process(self.process)
         self._ours.close()
-        self._directory.cleanup()
+        self._log.close()
 
 
 class StartedPool:

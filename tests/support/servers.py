@@ -13,6 +13,7 @@ from types import TracebackType
 
 import pytest
 
+from tests.support.logpipe import LogPipe
 from tests.support.waiting import eventually
 
 HOST = "127.0.0.1"
@@ -56,6 +57,7 @@ class JobServerProcess:
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._directory = Path(tempfile.mkdtemp(prefix="geard-test-"))
+        self._log = LogPipe()
 
     @property
     def address(self) -> str:
@@ -65,8 +67,8 @@ class JobServerProcess:
         raise NotImplementedError
 
     def start(self) -> None:
-        with (self._directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        log = self._log.fileno()
+        self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         eventually(self._answers, what=f"{self.name} listening on {self.address}")
 
     def stop(self) -> None:
@@ -86,7 +88,7 @@ class JobServerProcess:
 
     @property
     def log(self) -> str:
-        return (self._directory / "log").read_text(errors="replace")
+        return self._log.text
 
     def text(self, command: str) -> list[str]:
         """The lines that answer an admin command, without the closing dot."""
@@ -127,6 +129,7 @@ class JobServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+        self._log.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
