@@ -14,7 +14,7 @@ import stat
 from contextlib import suppress
 from typing import Final, Protocol
 
-from geard.logs import native
+from geard import native
 
 STDERR: Final = 2
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
-from geard.logs import native
+from geard import native
 from geard.logs.formats import JOB_FIELDS, Format
 from geard.logs.repeats import Repeats, places
 from geard.logs.writer import Writer

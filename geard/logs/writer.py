@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from geard.logs import native
+from geard import native
 from geard.logs.destination import Destination
 
 WAITING_BYTES: Final = 4 * 1024 * 1024

@@ -17,6 +17,7 @@ _PREFIX = {
 _COUNT = [0, *(len(FIELDS[command]) for command in Command)]
 _WORK_COMPLETE = _PREFIX[REQUEST][Command.WORK_COMPLETE]
 _size = struct.Struct(">I").pack
+_WORK_COMPLETE_HEADERS = [_WORK_COMPLETE + _size(size) for size in range(1024)]
 
 
 def encode(magic: bytes, command: Command, *fields: bytes) -> bytes:
@@ -48,7 +49,9 @@ def work_complete(handle: bytes, data: bytes) -> bytes:
     """`request(Command.WORK_COMPLETE, handle, data)` for a handle as the decoder gave it, which cannot hold a NUL byte.
 
     A fifth of the work: there is one for every job."""
-    return b"".join((_WORK_COMPLETE, _size(len(handle) + 1 + len(data)), handle, b"\0", data))
+    size = len(handle) + 1 + len(data)
+    header = _WORK_COMPLETE_HEADERS[size] if size < 1024 else _WORK_COMPLETE + _size(size)
+    return b"".join((header, handle, b"\0", data))
 
 
 def response(command: Command, *fields: bytes) -> bytes:

@@ -11,7 +11,7 @@ Rules:
   small jobs costs. What happens once in a while has a method of its own.
 - A result never waits for another job. The reader flushes before it blocks. In the middle of a batch, results go out
   when there are enough for a write of their own, after a millisecond, and before a job of a capability that is not
-  known to be quick. Otherwise the writer flushes, once per turn of the loop.
+  known to be quick. Otherwise who leads next flushes, or the writer where every greenlet has a job.
 - Draining sends no CANT_DO: gearmand would hand the jobs in flight to others. What is owed is taken and run; then an
   echo proves that every result was read, and the connection closes.
 - A broken connection ends the session only. Its jobs go on, their results are dropped; the channel connects again,
@@ -25,7 +25,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from geard.config import JobServer
@@ -139,8 +139,9 @@ class Channel:
 
     def _serve(self) -> None:
         assigned, busy, breath, clock, ended = self._assigned, self._busy, self._breath, self._clock, self._ended
-        full_write = self._full_write
+        full_write, greenlets = self._full_write, self.greenlets
         now = 0.0  # 0: somebody else has had the loop, or a write its time, since the clock was read
+        look_up = 0.0  # when to see whether others have waited long enough: see _look_up
         while True:
             if breath.due:
                 breath.take()
@@ -176,27 +177,40 @@ class Channel:
                 seconds = over - started
                 capability.durations.append(seconds * 1e6)
                 capability.waits.append(waited * 1e6)
-                alone = self._last is job
-                capability.quick = seconds < QUICK_SECONDS or not alone
-                self._last = job
-                if session.lost:
-                    if self._end_forked:
-                        self._end_forked()
-                elif assigned:  # else _lead flushes
-                    if len(session.outbox) >= full_write or over - session.flushed_at > QUICK_SECONDS:
-                        session.flushed_at = over
-                        session.flush()
-                        now = 0.0
-                    elif not self._writer_woken:
-                        self._wake_writer()
-                if over - breath.at > BREATH_SECONDS:
-                    if len(capability.durations) > MOST_VALUES:
-                        capability.counter.fold()
-                    self._wake_writer()
-                    breath.draw(over, held=alone and seconds > BREATH_SECONDS)  # held: it may have held the loop
+                if self._last is job:
+                    capability.quick = seconds < QUICK_SECONDS
+                else:
+                    capability.quick = True
+                    self._last = job
+                    started = over  # others have had the loop meanwhile: it has not held it
+                if over > look_up or len(session.outbox) >= full_write or session.lost:
+                    look_up = self._look_up(job, started, over)
                     now = 0.0
+                elif not self._writer_woken and len(busy) >= greenlets:  # else one is left that leads, and flushes
+                    self._wake_writer()
             if ended is not None:
                 ended(job)
+
+    def _look_up(self, job: Job, since: float, now: float) -> float:
+        """Between two jobs: send what has waited long enough or is much, and give up the loop after a while, for the
+        job that has ended `now` may have held it `since`. When to do so again, at the latest."""
+        session, breath = job.session, self._breath
+        if session.lost:
+            if self._end_forked:
+                self._end_forked()
+        elif self._assigned:
+            if len(session.outbox) >= self._full_write or now - session.flushed_at > QUICK_SECONDS:
+                session.flushed_at = now
+                session.flush()
+            elif len(self._busy) >= self.greenlets:
+                self._wake_writer()
+        if now - breath.at > BREATH_SECONDS:
+            capability = job.capability
+            if len(capability.durations) > MOST_VALUES:
+                capability.counter.fold()
+            self._wake_writer()
+            breath.draw(now, held=now - since > BREATH_SECONDS)
+        return min(session.flushed_at + QUICK_SECONDS, breath.at + BREATH_SECONDS)
 
     def _flush_before(self, job: Job) -> None:
         """Send what waits before a job that may hold the loop begins."""
@@ -228,7 +242,8 @@ class Channel:
 
     def _lead(self) -> bool:
         """Wait until a job is queued, reading for everybody when nobody else does. False: the channel has drained."""
-        if not self._read_lock.acquire(blocking=False):
+        # `locked` first: a lock of gevent's that is not had makes who asked for it wait a turn of the loop.
+        if self._read_lock.locked() or not self._read_lock.acquire(blocking=False):
             self._leave_to_others()
             self._read_lock.acquire()
         try:
@@ -268,12 +283,11 @@ class Channel:
             may_wait = (
                 session.owed and len(session.outbox) < self._full_write and now - session.flushed_at < QUICK_SECONDS
             )
-            packets = session.receive_at_once() if may_wait else None
-            if packets is None:
+            if not (may_wait and session.receive_at_once()):
                 session.flushed_at = now
                 session.flush()
-                packets = session.receive()
-            self._hear(session, packets)
+                session.receive()
+            self._hear(session)
         except ProtocolError as error:  # the decoder does not know to whom it listens
             session.lose(ProtocolError(f"{self.server}: {error}"))
         except ConnectionLost as error:
@@ -281,41 +295,50 @@ class Channel:
         if session.lost:
             self._leave(session)
 
-    def _hear(self, session: Session, packets: Iterable[Packet]) -> None:
+    def _hear(self, session: Session) -> None:
+        found: list[list[bytes]] = []  # the fields of the jobs that were assigned
         jobs: list[Job] = []
         refused = no_jobs = 0
         noop = farewell = False
-        capabilities = self._capabilities
-        owed = session.owed
         now = self._clock()
         try:
-            for packet in packets:
-                command, fields = packet
-                if command is JOB_ASSIGN_UNIQ:
-                    if not owed:
-                        raise ProtocolError(f"assigned a job that nobody asked for: {fields[0]!r}")
-                    owed -= 1
-                    try:
-                        handle, function, unique, workload = fields
-                        capability = capabilities[function]
-                    except (ValueError, KeyError):
-                        refused += 1
-                        self._refuse(session, packet)
-                        continue
-                    jobs.append(Job(session, capability, handle, unique, workload, now))
+            decoder = session.decoder
+            decoder.take(JOB_ASSIGN_UNIQ, found)
+            for packet in decoder:
+                command = packet.command
+                if command is JOB_ASSIGN_UNIQ and not isinstance(packet, Oversized):
+                    found.append(packet.fields)
+                elif command is JOB_ASSIGN_UNIQ:
+                    refused += 1
+                    self._refuse(session, packet)
                 elif command is Command.NO_JOB:
-                    if not owed:
-                        raise ProtocolError("sent a NO_JOB that nobody asked for")
-                    owed -= 1
                     no_jobs += 1
                 elif command is Command.NOOP:
                     noop = True
                 else:
                     farewell = self._hear_other(session, packet) or farewell
         finally:
+            capabilities = self._capabilities
+            for fields in found:
+                handle, function, unique, workload = fields
+                try:
+                    capability = capabilities[function]
+                except KeyError:
+                    refused += 1
+                    self._refuse(session, Packet(JOB_ASSIGN_UNIQ, fields))
+                    continue
+                jobs.append(Job(session, capability, handle, unique, workload, now))
             self._busy.update(jobs)
             self._assigned.extend(jobs)
             session.heard(jobs=len(jobs) + refused, no_jobs=no_jobs, noop=noop)
+        if session.owed < 0:
+            handle = found[-1][0] if found else b""
+            what = (
+                "sent a NO_JOB that nobody asked for"
+                if no_jobs
+                else f"assigned a job that nobody asked for: {handle!r}"
+            )
+            raise ProtocolError(what)
         if (jobs or refused) and self.assigned is not None:
             self.assigned(self._assigned)
         if no_jobs:

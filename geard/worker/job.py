@@ -160,7 +160,13 @@ class Job(Struct, eq=False):
         """The same for who runs the job, and sees to it that the answer is sent."""
         capability = self.capability
         data = result if type(result) is capability.as_is else capability.codec.encode(result)
-        self._answer(work_complete(self.raw_handle, data))
+        # No call between read and write of the flag: in threads, only one of two answers can win.
+        answered, self.answered = self.answered, True
+        session = self.session
+        if answered or session.lost:
+            self._came_late(answered)
+        else:
+            session.outbox.append(work_complete(self.raw_handle, data))
         counter = capability.counter
         counter.bytes_in += len(self.workload)
         counter.bytes_out += len(data)
@@ -191,13 +197,16 @@ class Job(Struct, eq=False):
         self.session.wake()
 
     def _answer(self, packet: bytes) -> None:
-        # No call between read and write of the flag: in threads, only one of two answers can win.
-        answered, self.answered = self.answered, True
+        answered, self.answered = self.answered, True  # as in finish
+        if answered or not self.session.answer(packet):
+            self._came_late(answered)
+
+    def _came_late(self, answered: bool) -> None:
+        """Nothing is sent: for another answer, or a connection that is gone."""
         if answered:
             raise InvalidRequest(f"{self.function} {self.handle} was answered before")
-        if not self.session.answer(packet):
-            dropped = printable(f"{self.function} {self.handle}")
-            log.warning("result of %s dropped: the connection to %s is gone", dropped, self.server)
+        dropped = printable(f"{self.function} {self.handle}")
+        log.warning("result of %s dropped: the connection to %s is gone", dropped, self.server)
 
 
 class RetriedJob(Job):

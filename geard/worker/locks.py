@@ -33,7 +33,7 @@ def install() -> None:
 
     def acquire(self: Any, blocking: bool = True, timeout: float | None = -1) -> Any:
         if not blocking or timeout == 0:
-            return _wait(self, blocking, timeout)
+            return (timeout == -1 and _take(self, False)) or _wait(self, blocking, timeout)
         pause, deadline = SHORT_SECONDS, 0.0
         while True:
             # Another thread must not come before greenlets that queue: its hub would be the one to wake them.

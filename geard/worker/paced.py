@@ -12,10 +12,8 @@ Rules:
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
 from typing import Any, Final
 
-from geard.protocol import Packet
 from geard.worker.bucket import TokenBucket
 from geard.worker.channel import Channel
 from geard.worker.job import Job
@@ -66,10 +64,10 @@ class PacedChannel(Channel):
         self._wake_writer()  # to see, when this has sent what it may, how long there is nothing more
         super()._read()
 
-    def _hear(self, session: Session, packets: Iterable[Packet]) -> None:
+    def _hear(self, session: Session) -> None:
         before = self._taken(session)
         try:
-            super()._hear(session, packets)
+            super()._hear(session)
         finally:
             self._pace.bucket.take(self._taken(session) - before)
 

@@ -13,13 +13,13 @@ Rules:
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from geard import native
 from geard.connection import Connection
 from geard.errors import ConnectionLost
-from geard.protocol import Command, Decoder, Packet, request
+from geard.protocol import Command, Decoder, request
 from geard.worker.window import GrabWindow
 
 if TYPE_CHECKING:  # a job knows its session; a session only hands it on
@@ -104,12 +104,12 @@ class Session:
         self._finished = finished
         self.wake = wake_writer  # have the writer flush soon
         self.resume = resume  # have a job of this session run again
-        self.outbox: deque[bytes] = deque()  # packets that wait to be sent
+        self.outbox: list[bytes] = []  # packets that wait to be sent
         self._outbox_bytes = 0
         self._room = threading.Event()
         self._room.set()
-        self._send_lock = threading.Lock()
-        self._state_lock = threading.Lock()
+        self._send_lock = native.allocate_lock()  # nobody waits for it
+        self._state_lock = native.allocate_lock()  # held for some instructions, without a switch
 
     def __repr__(self) -> str:
         state = "lost" if self.lost else "asleep" if self.asleep else "awake" if self.registered else "new"
@@ -175,7 +175,8 @@ class Session:
 
     def _take(self) -> bytes:
         outbox = self.outbox
-        packets = [outbox.popleft() for _ in range(len(outbox))]
+        packets = outbox[:]
+        del outbox[: len(packets)]  # what a thread has added since stays
         self._outbox_bytes = 0
         self._room.set()
         with self._state_lock:
@@ -206,21 +207,22 @@ class Session:
 
     # --- hearing --------------------------------------------------------------------------------------------------
 
-    def receive(self) -> Iterable[Packet]:
-        """Block until something arrives; the packets it completes. Raises ConnectionLost."""
-        return self._packets(self.connection.receive())
+    def receive(self) -> None:
+        """Block until something arrives, and give it to the decoder. Raises ConnectionLost."""
+        self._feed(self.connection.receive())
 
-    def receive_at_once(self) -> Iterable[Packet] | None:
-        """The same for what has arrived already; None if nothing has."""
+    def receive_at_once(self) -> bool:
+        """The same for what has arrived already. False if nothing has."""
         data = self.connection.receive_at_once()
-        return None if data is None else self._packets(data)
+        if data is not None:
+            self._feed(data)
+        return data is not None
 
-    def _packets(self, data: bytes | None) -> Iterable[Packet]:
+    def _feed(self, data: bytes | None) -> None:
         if self.lost or data is None:
             raise self.error or ConnectionLost(f"lost {self.address}")
         self.silent_ticks = 0
         self.decoder.feed(data)
-        return self.decoder
 
     def heard(self, *, jobs: int, no_jobs: int, noop: bool) -> None:
         """Account for what came in one read."""

@@ -121,7 +121,7 @@ def measure() -> None:
 
 def main(trees: list[str]) -> None:
     """Start a process for each tree, and let them take turns."""
-    command = [sys.executable, "-m", "gevent.monkey", __file__]
+    command = [sys.executable, "-P", "-m", "gevent.monkey", __file__]  # -P: not the geard of this directory
     sides = [
         subprocess.Popen(
             command, env={**os.environ, "PYTHONPATH": tree}, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE

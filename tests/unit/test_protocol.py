@@ -35,6 +35,23 @@ def packets(draw: st.DrawFn) -> Packet:
     return Packet(command, [*before, draw(st.binary(max_size=300))] if count else [])
 
 
+assignments = st.builds(
+    lambda handle, workload: Packet(Command.JOB_ASSIGN_UNIQ, [b"H:%d" % handle, b"f", b"", workload]),
+    st.integers(1, 999),
+    st.binary(max_size=250),
+)
+
+
+def told_by(decoder: Decoder) -> tuple[list[Packet], str]:
+    """What iteration gives, and the error it ends with."""
+    found: list[Packet] = []
+    try:
+        found.extend(decoder)
+    except ProtocolError as error:
+        return found, str(error)
+    return found, ""
+
+
 def decode(data: list[bytes], magic: bytes = RESPONSE, max_packet_bytes: int = 10**8) -> list[Packet]:
     decoder = Decoder(magic, max_packet_bytes=max_packet_bytes)
     found: list[Packet] = []
@@ -96,6 +113,34 @@ def test_the_short_way_for_a_whole_packet_gives_the_same_and_takes_nothing_else(
     assert Decoder(magic, max_packet_bytes=len(wire) - 1).whole(wire) is None
     decoder.feed(wire[:1])
     assert decoder.whole(wire) is None
+
+
+@given(st.lists(st.one_of(assignments, packets()), max_size=8), st.integers(1, 60), st.binary(max_size=20))
+def test_the_short_way_for_many_of_a_type_changes_neither_what_is_decoded_nor_its_order(
+    sent: list[Packet], cut: int, rubbish: bytes
+) -> None:
+    wire = b"".join(encode(RESPONSE, packet.command, *packet.fields) for packet in sent) + rubbish
+    for pieces in ([wire], [wire[i : i + cut] for i in range(0, len(wire), cut)]):
+        found: list[Packet] = []
+        short, long = Decoder(max_packet_bytes=200), Decoder(max_packet_bytes=200)
+        for piece in pieces:
+            for decoder in (short, long):
+                decoder.feed(piece)
+            taken: list[list[bytes]] = []
+            short.take(Command.JOB_ASSIGN_UNIQ, taken)
+            found = [Packet(Command.JOB_ASSIGN_UNIQ, fields) for fields in taken]
+            told = [told_by(decoder) for decoder in (short, long)]
+            assert (found + told[0][0], told[0][1]) == told[1]
+            assert short.in_packet == long.in_packet
+
+
+def test_the_short_way_takes_all_there_is_of_the_type() -> None:
+    decoder = Decoder()
+    decoder.feed(response(Command.JOB_ASSIGN_UNIQ, b"H:1", b"f", b"u", b"a\0b") * 3 + response(Command.NOOP))
+    taken: list[list[bytes]] = []
+    decoder.take(Command.JOB_ASSIGN_UNIQ, taken)
+    assert taken == [[b"H:1", b"f", b"u", b"a\0b"]] * 3
+    assert [packet.command for packet in decoder] == [Command.NOOP]
 
 
 def test_a_packet_that_was_begun_is_what_encode_makes() -> None:
