@@ -186,14 +186,14 @@ class Connection:
     def close(self) -> None:
         """Close the connection. Idempotent."""
         self.closed = True
-        if self._sender is not self._socket:
-            self._sender.detach()  # type: ignore[union-attr]
+        self._sender.close()
         self._socket.close()
 
     def leave(self) -> None:
         """In a forked child: let go of the parent's socket without a word on the wire."""
         self.closed = True
-        _let_go(self.descriptor)
+        for sock in {self._socket, self._sender}:
+            _let_go(sock.fileno())
 
     def _lost(self, error: OSError) -> ConnectionLost:
         if isinstance(error, TimeoutError):
@@ -252,8 +252,11 @@ class _TlsSocket:
 
 
 def _sender(sock: socket.socket) -> socket.socket:
-    """The same socket once more, for sending: of two that share a descriptor each has a timeout of its own."""
-    sender = socket.socket(sock.family, sock.type, sock.proto, sock.fileno())
+    """The same socket once more, for sending: each of two has a timeout of its own.
+
+    And a descriptor of its own: a connection that is dropped and not closed ends by both being closed, and one number
+    closed twice may by then be another's."""
+    sender = sock.dup()
     sender.settimeout(0)  # the receiver sets its own before each wait
     return sender
 

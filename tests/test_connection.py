@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import struct
@@ -69,6 +70,16 @@ def test_both_ip_versions_carry_data_both_ways(host: str) -> None:
         assert ours.receive() == b"back"
         assert repr(ours) == f"<Connection {listener.server}>"
     assert repr(ours).endswith(" closed>")
+
+
+def test_a_connection_that_is_dropped_closes_no_descriptor_twice() -> None:
+    """Between the two, the number may have become that of another thread's file."""
+    with Listener() as listener:
+        ours = Connection.dial(listener.server)
+        socket_of_ours = ours._socket
+        del ours
+        os.fstat(socket_of_ours.fileno())
+        socket_of_ours.close()
 
 
 def test_a_name_is_resolved() -> None:
