@@ -162,11 +162,8 @@ class Job(Struct, eq=False):
         data = result if type(result) is capability.as_is else capability.codec.encode(result)
         # No call between read and write of the flag: in threads, only one of two answers can win.
         answered, self.answered = self.answered, True
-        session = self.session
-        if answered or session.lost:
+        if answered or not self.session.answer(work_complete(self.raw_handle, data)):
             self._came_late(answered)
-        else:
-            session.outbox.append(work_complete(self.raw_handle, data))
         counter = capability.counter
         counter.bytes_in += len(self.workload)
         counter.bytes_out += len(data)
