@@ -186,14 +186,22 @@ class Connection:
     def close(self) -> None:
         """Close the connection. Idempotent."""
         self.closed = True
-        self._sender.close()
+        self._detach_sender()
         self._socket.close()
+
+    def __del__(self) -> None:
+        if "_sender" in self.__dict__:  # not one whose making failed
+            self._detach_sender()
+
+    def _detach_sender(self) -> None:
+        """Both have the same descriptor, and only one may close it: closed once more, it may be another's by then."""
+        if isinstance(self._sender, socket.socket):
+            self._sender.detach()
 
     def leave(self) -> None:
         """In a forked child: let go of the parent's socket without a word on the wire."""
         self.closed = True
-        for sock in {self._socket, self._sender}:
-            _let_go(sock.fileno())
+        _let_go(self.descriptor)
 
     def _lost(self, error: OSError) -> ConnectionLost:
         if isinstance(error, TimeoutError):
@@ -252,11 +260,8 @@ class _TlsSocket:
 
 
 def _sender(sock: socket.socket) -> socket.socket:
-    """The same socket once more, for sending: each of two has a timeout of its own.
-
-    And a descriptor of its own: a connection that is dropped and not closed ends by both being closed, and one number
-    closed twice may by then be another's."""
-    sender = sock.dup()
+    """The same socket once more, for sending: of two that share a descriptor each has a timeout of its own."""
+    sender = socket.socket(sock.family, sock.type, sock.proto, sock.fileno())
     sender.settimeout(0)  # the receiver sets its own before each wait
     return sender
 
