@@ -27,6 +27,7 @@ from geard.errors import CannotConnect, ConnectionLost, ServerTimeout
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 SEND_TIMEOUT_SECONDS: Final = 30.0  # without a byte taken by the peer
+TLS_SEND_BYTES: Final = 64 * 1024
 READ_BYTES: Final = 64 * 1024  # for more, malloc may map pages anew for each read, and unmap them: 12 µs
 
 _READ: Final = (READ_BYTES,)
@@ -235,9 +236,11 @@ class _TlsSocket:
         self._retry(self._socket.do_handshake, timeout_seconds)
 
     def send(self, data: bytes | memoryview, flags: int) -> int:
-        """Never waits: raises SSLWantWriteError or SSLWantReadError, whatever the flags."""
+        """Never waits: raises SSLWantWriteError or SSLWantReadError, whatever the flags.
+
+        A piece at a time: OpenSSL does not tell how much of it the peer has taken until it has taken all."""
         with self._lock:
-            sent = self._socket.send(data)
+            sent = self._socket.send(memoryview(data)[:TLS_SEND_BYTES])
         if not sent:  # gevent's way to say that it would block
             raise ssl.SSLWantWriteError
         return sent

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from geard import Admin, Client, JobServer, JobTimeout
+from geard.client.choice import CHOICES, Choose
 from geard.connection import Connection
 from geard.errors import CannotConnect, ConnectionLost, ServerTimeout
 from geard.protocol import RESPONSE, Command, encode
@@ -84,6 +85,61 @@ def test_a_job_server_that_reads_or_answers_nothing_holds_no_caller_over_its_dea
 def test_a_job_server_that_welcomes_nobody_neither(call: Callable[[Client], object]) -> None:
     with ScriptedServer(silent) as scripted, Client(scripted.address) as client, soon(), pytest.raises(CannotConnect):
         call(client)
+
+
+def full_backlog(stack: contextlib.ExitStack) -> int:
+    """The port of one that listens and does not accept; who comes now does not even get a connection."""
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    port: int = listener.getsockname()[1]
+    for _ in range(3):
+        filling = stack.enter_context(socket.socket())
+        filling.setblocking(False)
+        filling.connect_ex(("127.0.0.1", port))
+    return port
+
+
+def scripted(stack: contextlib.ExitStack, script: Callable[[Peer, int], None]) -> int:
+    return stack.enter_context(ScriptedServer(script)).port
+
+
+HOLDING_UP: dict[str, tuple[Callable[[contextlib.ExitStack], int], bytes, bool]] = {
+    "mute": (lambda stack: scripted(stack, silent), b"x", False),
+    "not accepting": (full_backlog, b"x", False),
+    "reading nothing": (lambda stack: scripted(stack, deaf), LARGE, False),
+    "answering nothing": (lambda stack: scripted(stack, dumb), b"x", False),
+    "stalling in the handshake": (lambda stack: scripted(stack, silent), b"x", True),
+}
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.mark.parametrize("way", HOLDING_UP)
+@pytest.mark.parametrize("choose", CHOICES)
+def test_however_a_job_server_holds_them_up_one_caller_or_eight_are_back_in_time(
+    choose: Choose, way: str, certificates: Certificates
+) -> None:
+    """Every limit but their own is a minute or more, or that of the connection's send, half a minute."""
+    start, workload, with_tls = HOLDING_UP[way]
+    with contextlib.ExitStack() as stack:
+        server = JobServer("127.0.0.1", start(stack), certificates.tls() if with_tls else None)
+        client = stack.enter_context(
+            Client(server, choose=choose, connect_timeout_seconds=60, answer_timeout_seconds=60)
+        )
+        pool = stack.enter_context(ThreadPoolExecutor(8))
+
+        def run(_: object) -> None:
+            with soon(), pytest.raises((JobTimeout, CannotConnect)):
+                client.run("f", workload, unique="u", timeout=TIMEOUT)
+
+        def submit(_: object) -> None:
+            with soon(), pytest.raises((JobTimeout, CannotConnect)):
+                client.submit_background("f", workload, unique="u", timeout=TIMEOUT)
+
+        run(None)
+        list(pool.map(lambda number: (run, submit)[number % 2](None), range(8)))
 
 
 def test_a_caller_that_reads_for_ever_does_not_hold_up_one_that_sends() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,6 +158,33 @@ def test_one_thread_sends_while_another_receives(certificates: Certificates, stu
             packets.extend(decoder)
         sender.join(DEADLINE_SECONDS)
     assert [packet.data for packet in packets] == [b"%06d" % number + data for number in range(count)]
+
+
+def test_a_peer_that_reads_slowly_is_not_taken_for_one_that_reads_nothing(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However large the job is: of what it was given in one call, OpenSSL tells nothing until all of it has gone."""
+    monkeypatch.setattr("geard.connection.SEND_TIMEOUT_SECONDS", 1.5)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.path("localhost"), certificates.path("localhost", "key"))
+    size = 30_000_000
+
+    def script(peer: Peer, number: int) -> None:
+        with context.wrap_socket(peer.socket, server_side=True) as secure:
+            begun, read = time.monotonic(), 0
+            while read < size and (data := secure.recv(16384)):
+                read += len(data)
+                if time.monotonic() - begun < 3:
+                    time.sleep(0.0025)
+            received.append(read)
+
+    received: list[int] = []
+    with (
+        ScriptedServer(script) as server,
+        Connection.dial(JobServer("localhost", server.port, certificates.tls())) as ours,
+    ):
+        assert ours.send(bytes(size))
+        eventually(lambda: received == [size])
 
 
 def test_an_interrupted_connection_sends_nothing_in_plain_text(certificates: Certificates) -> None:

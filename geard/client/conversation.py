@@ -52,6 +52,10 @@ class Conversation:
             self._used = now
         else:
             exchange = self.exchange(deadline)
+        return self.ask_over(exchange, reply, packet, deadline)
+
+    def ask_over(self, exchange: Exchange, reply: Reply, packet: bytes, deadline: float | None) -> Exchange:
+        """The same, over one of its exchanges. ConnectionLost where that has ended, whether or not it was sent."""
         try:
             if not exchange.send(reply, packet, deadline):
                 fate = "the job's fate is unknown" if reply.sent else "nothing of it was sent"
@@ -100,11 +104,19 @@ class Conversation:
 
     def living(self) -> Exchange | None:
         """The same, after a look if it was unused for a while."""
-        exchange = self.current
-        if exchange is not None and time.monotonic() - self._used >= IDLE_SECONDS:
-            self._used = time.monotonic()
-            exchange.look()
+        exchange, now = self.current, time.monotonic()
+        if exchange is None:
+            return None
+        before, self._used = self._used, now
+        if now - before < IDLE_SECONDS:
+            return exchange
+        exchange.look()
         return self.current
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody has used it for a while."""
+        return time.monotonic() - self._used >= IDLE_SECONDS
 
     def _connected(self, asked: float, deadline: float | None) -> Exchange:
         if self._closed:

@@ -1,8 +1,9 @@
 """Fleet: the job servers of a client that uses them all (`choose="spread"` or `"unique"`), one conversation for each.
 
 Rules:
-- A submission goes on to another job server only as long as no connection could be made for it: nothing was sent. From
-  its first byte on, it is its job server's.
+- A submission goes on to another job server only as long as nothing of it was sent. From its first byte on, it is its
+  job server's.
+- A job server is dialled by its Member only, which so knows all that comes of it.
 - Nobody waits for one that cannot be reached while another answers: it is left out, and dialled in the background when
   its time has come. Where none is up, they are dialled one after the other, without waiting long for any.
 - Under `unique` equal jobs must meet, so one that has not been tried yet, or was just lost, is waited for, a little.
@@ -31,6 +32,7 @@ from geard.client.reply import Reply, fields_of
 from geard.client.results import text_of
 from geard.client.servers import unreachable
 from geard.client.state import JobState, job_state, most_telling
+from geard.client.turn import Turn
 from geard.config import JobServer
 from geard.errors import CannotConnect, ConnectionLost, GeardError, InvalidRequest, JobTimeout
 from geard.protocol import Command
@@ -69,6 +71,7 @@ class Fleet:
         self._turn = itertools.count(random.randrange(1 << 30))  # noqa: S311 - so that not all begin with the same one
         self._waiters: dict[queue.SimpleQueue[None], None] = {}  # for the end of an attempt to connect
         self._closed = False
+        self._changing = Turn()  # the list of job servers
         self.set_servers(servers)
         fork.watch(self)
 
@@ -87,26 +90,38 @@ class Fleet:
 
     def set_servers(self, servers: Iterable[JobServer]) -> None:
         """Choose among these from now on. Those that are no longer among them keep their connection for the jobs that
-        they have, until the next call that finds nothing outstanding there."""
-        wanted = {str(server): server for server in servers}
+        they have, until the next call that finds nothing outstanding there, and that nobody has used it for a while."""
+        wanted: dict[str, JobServer] = {}
+        for server in servers:
+            if wanted.setdefault(str(server), server) != server:
+                raise InvalidRequest(f"{server} is named twice, with different TLS settings")
         if not wanted:
             raise InvalidRequest("a client needs at least one job server")
-        for address, member in list(self._known.items()):
-            if address not in wanted and member not in self._members and not member.outstanding:
-                del self._known[address]
-                member.conversation.close()
-            elif address in wanted and wanted[address] != member.server:
-                raise InvalidRequest(f"{address} is known with other TLS settings: make another client for them")
-        for address, server in wanted.items():
-            if address not in self._known:
-                self._known[address] = self._member(server)
-        self._members = tuple(self._known[address] for address in wanted)
+        turn, taken = self._changing, list[bool]()  # a fork replaces the turn
+        try:
+            turn.take(taken, None)
+            self._change(wanted)
+        finally:
+            turn.give(taken)
+        self._ring()  # whoever waits for one of the old list looks at the new
 
-    def _member(self, server: JobServer) -> Member:
-        conversation = self._converse(server)
-        for name in self._options:
-            conversation.keep_option(name)
-        return Member(server, conversation, self._dial_seconds, self._tried)
+    def _change(self, wanted: dict[str, JobServer]) -> None:
+        known = self._known
+        for address, server in wanted.items():
+            if address in known and known[address].server != server:
+                raise InvalidRequest(f"{address} is known with other TLS settings: make another client for them")
+        for address, member in list(known.items()):
+            # Not at once: a caller may have chosen it already, and not posted to it yet.
+            unwanted = address not in wanted and member not in self._members
+            if unwanted and not member.outstanding and member.conversation.idle:
+                del known[address]
+                member.conversation.close()
+        for address, server in wanted.items():
+            if address not in known:
+                known[address] = member = Member(server, self._converse(server), self._dial_seconds, self._tried)
+                for name in self._options:
+                    member.conversation.keep_option(name)
+        self._members = tuple(known[address] for address in wanted)
 
     # --- what Client does ----------------------------------------------------------------------------------------
 
@@ -114,26 +129,17 @@ class Fleet:
         """Send a request to the job server that it is for, and wait for its answer: see Conversation.ask."""
         submission = reply.expected is Command.JOB_CREATED
         while True:
-            member = self.choose(packet if submission else None, deadline)
+            member, exchange = self.choose(packet if submission else None, deadline)
             try:
-                return member.conversation.ask(reply, packet, deadline)
-            except CannotConnect as error:
-                self._not_sent(member, error, deadline)
+                return member.conversation.ask_over(exchange, reply, packet, deadline)
+            except ConnectionLost:
+                if reply.sent or self._closed:
+                    raise
+                reply.abandoned = False  # it was lost between the choice and the request
 
     def exchange(self, packet: bytes, deadline: float | None) -> Exchange:
         """The exchange with the job server that a submission is for."""
-        while True:
-            member = self.choose(packet, deadline)
-            try:
-                return member.conversation.exchange(deadline)
-            except CannotConnect as error:
-                self._not_sent(member, error, deadline)
-
-    def _not_sent(self, member: Member, error: CannotConnect, deadline: float | None) -> None:
-        """It was lost between the choice and the request: go on to another, if there is time."""
-        if self._closed or (deadline is not None and time.monotonic() >= deadline):
-            raise error
-        member.fail(error)
+        return self.choose(packet, deadline)[1]
 
     def wait(self, exchange: Exchange, reply: Reply, deadline: float | None = None) -> None:
         """Wait for the answer to a request that was sent there, and raise it if it is an error."""
@@ -157,7 +163,7 @@ class Fleet:
                 addresses = ", ".join(member.address for member in self._members)
                 raise InvalidRequest(f"{handle} is a job of {handle.server}, which is none of {addresses}")
             reply = Reply(expected)
-            member.conversation.ask(reply, packet, deadline)
+            member.conversation.ask_over(self._reached(member, deadline), reply, packet, deadline)
             return job_state(fields_of(reply))
 
         def told(replies: list[Reply]) -> JobState:
@@ -175,7 +181,7 @@ class Fleet:
         if not replies and failure is not None:
             raise failure
         self._options.append(name)
-        for member in self._known.values():
+        for member in list(self._known.values()):
             member.conversation.keep_option(name)
 
     def submit_all(self, packets: Iterable[bytes], timeout: float | None) -> Iterator[str]:
@@ -206,28 +212,33 @@ class Fleet:
     def forked(self, parent: int) -> None:
         """This is a child of the process that has the connections."""
         self._waiters = {}
+        self._changing = Turn()
         self._turn = itertools.count(random.randrange(1 << 30))  # noqa: S311 - so that not all begin with the same one
         for member in self._known.values():
             member.forked()
 
     # --- choosing ------------------------------------------------------------------------------------------------
 
-    def choose(self, packet: bytes | None, deadline: float | None) -> Member:
+    def choose(self, packet: bytes | None, deadline: float | None) -> tuple[Member, Exchange]:
         """Who gets a submission, or (None) a question that anybody can answer. Raises CannotConnect."""
-        if self._closed:
-            raise InvalidRequest("the client is closed")
         key = requests.placed_by(packet) if self._by_unique and packet is not None else None
         while True:
+            self._refuse_closed()
             up = self._those_up()
             if key is not None:
                 member = self._responsible(key, deadline)
             else:
                 member = least(up, OUTSTANDING, GIVEN, next(self._turn)) if up else None
-            chosen = member or self._first_up(deadline)
-            if member is None or member.living() is not None:
-                chosen.given += 1
-                return chosen
-            member.notice()
+            member = member or self._first_up(deadline)
+            if member is not None:
+                if (exchange := member.living()) is not None:
+                    member.given += 1
+                    return member, exchange
+                member.notice()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise InvalidRequest("the client is closed")
 
     def _those_up(self) -> list[Member]:
         """Who is up. The others are dialled in passing when they are due, for those after us."""
@@ -245,56 +256,80 @@ class Fleet:
 
     def _responsible(self, key: bytes, deadline: float | None) -> Member | None:
         """Whom the key belongs to, of those who can be had. None where that is nobody."""
-        while candidates := {member.address: member for member in self._members if not member.left_out}:
+        slow = False
+        while candidates := {each.address: each for each in self._members if each.up or not each.left_out}:
             member = candidates[rendezvous.choose(key, candidates)]
             if member.up:
                 return member
-            member.dial()
-            patience = time.monotonic() + UNIQUE_PATIENCE_SECONDS
+            # After one that was waited for in vain, all the others have the same time as the next, not one by one.
+            for each in candidates.values() if slow else (member,):
+                each.dial()
+            patience = member.dialled_at + UNIQUE_PATIENCE_SECONDS
             until = patience if deadline is None else min(patience, deadline)
-            self._wait(lambda member=member: member.up or not member.dialling, until)  # type: ignore[misc]
-            if self._closed:
-                raise InvalidRequest("the client is closed")
+            self._wait_for(member, until)
             if member.up:
                 return member
             if deadline is not None and time.monotonic() >= deadline:
                 raise CannotConnect(f"cannot connect to {member.address}: no time left")
+            member.notice()
             if member.dialling:
-                member.left_out = True  # until it answers after all
+                slow = member.left_out = True  # until it answers after all
         return None
 
-    def _first_up(self, deadline: float | None) -> Member:
-        """None is up: try each of them now, and take who answers first. Raises CannotConnect with all reasons."""
+    def _reached(self, member: Member, deadline: float | None) -> Exchange:
+        """Its exchange, whatever that takes. Raises CannotConnect."""
+        begin = time.monotonic()
+        while (exchange := member.living()) is None:
+            member.notice()
+            if member.tried_at >= begin and member.failure is not None:
+                raise unreachable([str(member.failure)], refused=member.failure.refused)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise CannotConnect(f"cannot connect to {member.address}: no time left")
+            member.dial()
+            self._wait_for(member, deadline)
+        return exchange
+
+    def _first_up(self, deadline: float | None) -> Member | None:
+        """None is up: try each of them now, and take who answers first. Raises CannotConnect with all reasons; None
+        where there is another list of them now."""
         begin = time.monotonic()
         members = self._members
         first = next(self._turn) % len(members)
         order = sorted(members[first:] + members[:first], key=lambda member: member.left_out)
 
-        def failed(member: Member) -> bool:
-            return not member.dialling and member.failure is not None and member.failed_at >= begin
+        def tried(member: Member) -> bool:
+            """In vain, or it was lost again."""
+            return not member.dialling and member.tried_at >= begin
 
         def someone_up() -> Member | None:
             return next((member for member in order if member.up), None)
 
-        for number, member in enumerate(order):
+        def settled(members_so_far: list[Member]) -> bool:
+            over = self._closed or self._members is not members
+            return over or someone_up() is not None or all(map(tried, members_so_far))
+
+        for number, member in enumerate(order, 1):
             member.dial()
-            tried = order[: number + 1]
-            last = number + 1 == len(order)
-            until = None if last else time.monotonic() + STAGGER_SECONDS
+            until = None if number == len(order) else time.monotonic() + STAGGER_SECONDS
             if deadline is not None:
                 until = deadline if until is None else min(until, deadline)
-            self._wait(lambda tried=tried: someone_up() or self._closed or all(map(failed, tried)), until)  # type: ignore[misc]
-            if self._closed:
-                raise InvalidRequest("the client is closed")
+            self._wait(lambda number=number: settled(order[:number]), until)  # type: ignore[misc]
+            self._refuse_closed()
             if found := someone_up():
                 return found
             if deadline is not None and time.monotonic() >= deadline:
                 break
+            if self._members is not members:
+                return None
+        for member in order:
+            member.notice()
         reasons = [
-            str(member.failure) if failed(member) else f"cannot connect to {member.address}: no time left"
+            str(member.failure or f"{member.address} closed the connection")
+            if tried(member)
+            else f"cannot connect to {member.address}: no time left"
             for member in order
         ]
-        refused = all(failed(member) and member.failure and member.failure.refused for member in order)
+        refused = all(tried(member) and member.failure and member.failure.refused for member in order)
         raise unreachable(reasons, refused=refused)
 
     def _ask_all(
@@ -304,7 +339,8 @@ class Fleet:
 
         Those that are up come first, and the others are dialled meanwhile. One that is left out is not waited for, nor
         any where the first answers are enough."""
-        up = self._those_up() or [self._first_up(deadline)]
+        while not (up := self._those_up()):
+            self._first_up(deadline)
         others = [member for member in self._members if member not in up]
         waited_for = [member for member in others if not member.left_out]
         for member in waited_for:
@@ -358,6 +394,11 @@ class Fleet:
                     bell.get(timeout=left)
         finally:
             self._waiters.pop(bell, None)
+
+    def _wait_for(self, member: Member, until: float | None) -> None:
+        """Wait for the end of the attempt to connect to it, or until then."""
+        self._wait(lambda: self._closed or member.up or not member.dialling, until)
+        self._refuse_closed()
 
     def _tried(self, member: Member) -> None:
         """An attempt to connect to it has ended."""

@@ -46,7 +46,8 @@ class Member:
         """How many submissions it was chosen for; for one that comes up, as many as the one with the fewest."""
         self.failure: CannotConnect | None = None
         """Why, while it is left out."""
-        self.failed_at = 0.0  # by time.monotonic()
+        self.tried_at = 0.0
+        """When the last attempt to connect ended, well or not, by time.monotonic()."""
         self._due = 0.0  # when to try again, likewise
         self._up_since: float | None = None
         self._dial_seconds = dial_seconds
@@ -68,6 +69,12 @@ class Member:
         """Whether an attempt to connect is under way."""
         attempt = self._attempt.get(DIALLING)
         return attempt is not None and time.monotonic() - attempt[0] < self._dial_seconds + SPARE_SECONDS
+
+    @property
+    def dialled_at(self) -> float:
+        """When the attempt that is under way began, by time.monotonic(); now where none is."""
+        attempt = self._attempt.get(DIALLING)
+        return time.monotonic() if attempt is None else attempt[0]
 
     @property
     def outstanding(self) -> int:
@@ -95,7 +102,6 @@ class Member:
         self.failure = error if isinstance(error, CannotConnect) else CannotConnect(str(error))
         self._backoff.failed(error)
         self._due = time.monotonic() + self._backoff.wait_seconds(random.random)
-        self.failed_at = time.monotonic()
         self.left_out = True
 
     def is_due(self, now: float) -> bool:
@@ -133,6 +139,7 @@ class Member:
             self.came_up()
         else:
             self.fail(failure)
+        self.tried_at = time.monotonic()
         self._attempt.pop(DIALLING, None)
         self._ended(self)
 
