@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from geard import __version__
 from geard.errors import Problem
 from geard.messages import (
+    HEARTBEAT_SECONDS,
     STACKS_SIGNAL,
     Blocked,
     CannotStart,
@@ -36,6 +37,8 @@ from geard.supervisor.decisions import ProcessGroup, count_jobs, name_jobs
 
 KILL_GRACE_SECONDS: Final = 2.0
 """What a process gets beyond the deadline of its drain: to close its connections and say what it abandoned."""
+LATE_SECONDS: Final = 1.5 * HEARTBEAT_SECONDS
+"""A process silent for so long may be stuck."""
 STACKS_GRACE_SECONDS: Final = 1.0
 """Between asking a stuck process for its stacks and killing it."""
 
@@ -189,6 +192,10 @@ class Child:
             log.error("%s has been silent for %.0f s%s; its stacks follow", self, now - self.heard_at, held_by)
             self.process.signal(STACKS_SIGNAL)
             self._kill_at(now + STACKS_GRACE_SECONDS, f"it is stuck{held_by} (hang_timeout)")
+
+    def is_calm(self, now: float) -> bool:
+        """Whether it serves and is heard of, so that nothing will soon be due."""
+        return self.phase is Phase.READY and self.kill_at is None and not self.is_silent(now, LATE_SECONDS)
 
     def is_silent(self, now: float, seconds: float) -> bool:
         """Whether a process that should send heartbeats has not for so long."""

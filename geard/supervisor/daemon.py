@@ -38,7 +38,7 @@ from geard.supervisor.pauses import Pauses, PausesFile
 from geard.supervisor.process import WorkerProcess
 from geard.supervisor.sd_notify import SdNotify
 from geard.supervisor.state import ChildState, State
-from geard.supervisor.supervisor import SIGNALS, Supervisor
+from geard.supervisor.supervisor import SIGNALS, TURN_SECONDS, Supervisor
 from geard.supervisor.trust import Untrusted
 from geard.supervisor.upgrade import Upgrades
 
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 
 REMEMBER_SECONDS: Final = 2.0
 """How long the end waits for a slow disk."""
-TICK_SECONDS: Final = 0.25
-"""How late what is due by the clock alone may be: killing the stuck, starting again, telling systemd."""
 
 log = logging.getLogger(__name__)
 
@@ -153,13 +151,17 @@ class Daemon:
                 self._supervisor.start()
             while self._supervisor.exit_code is None:
                 with suppress(Empty):  # when nothing happened, time has passed
-                    self._supervisor.handle(self._events.get(timeout=TICK_SECONDS))
+                    self._supervisor.handle(self._events.get(timeout=self._turn_seconds))
                 self._supervisor.tick()
                 self._upgrades.tick()
             return self._supervisor.exit_code
         except Exception:
             log.critical("a bug in geard; the worker processes drain by themselves", exc_info=True)
             return exits.SOFTWARE
+
+    @property
+    def _turn_seconds(self) -> float:
+        return TURN_SECONDS if self._upgrades.are_under_way else self._supervisor.turn_seconds
 
     @property
     def _impossible_upgrade(self) -> str:

@@ -66,6 +66,10 @@ class Fleet:
         """Whether any worker process is ready, or finishes jobs."""
         return any(child.phase in (Phase.READY, Phase.DRAINING) for child in self.children)
 
+    def is_calm(self, now: float) -> bool:
+        """Whether one generation serves, no other comes or drains, and nothing is under way in it."""
+        return not self.incoming and not self.draining and bool(self.current and self.current.is_calm(now))
+
     @property
     def counters(self) -> tuple[int, int]:
         """Jobs (done, failed) since the start, by processes that are gone too."""

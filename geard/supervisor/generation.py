@@ -97,6 +97,10 @@ class Generation:
         serving = [child for slot in self.slots for child in (slot.serving, slot.replacement) if child]
         return [*serving, *self.leaving]
 
+    def is_calm(self, now: float) -> bool:
+        """Whether each slot is served and nothing is under way in any process."""
+        return all(slot.serving for slot in self.slots) and all(child.is_calm(now) for child in self.children)
+
     @property
     def is_ready(self) -> bool:
         """Whether each slot has been served, so that the generation can take over."""

@@ -44,6 +44,11 @@ class Questions:
         self._want_jobs: list[tuple[Request, Reply]] = []
         self._shown_at: dict[int, float] = {}
 
+    @property
+    def are_answered(self) -> bool:
+        """Whether none waits for a worker process to show a stack; for lists of jobs see `listings`."""
+        return self._stacks.is_empty
+
     def asked(self, request: Request, reply: Reply) -> bool:
         """Answer now or later. False when this is no question."""
         question = _QUESTIONS.get(request.command)

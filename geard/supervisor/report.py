@@ -56,6 +56,11 @@ class Report:
         """How the daemon has ended: what the service manager goes on showing."""
         self._notify.send(sd_notify.status(text))
 
+    def can_wait(self, seconds: float) -> bool:
+        """Whether the service manager will not miss us when we look at the clock only so often."""
+        watchdog = self._notify.watchdog_seconds
+        return watchdog is None or watchdog / 4 >= seconds
+
     def is_due(self, now: float) -> bool:
         """Whether a second has passed since `how_it_is`, or something has changed."""
         return now - self._told_at >= TELL_SECONDS

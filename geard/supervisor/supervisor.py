@@ -42,6 +42,10 @@ from geard.supervisor.stats import About
 from geard.supervisor.suspects import SuspectList
 from geard.supervisor.waiting import Listings, Reloads, Reply, answer_all
 
+TURN_SECONDS: Final = 0.25
+"""How late what is due by the clock alone may be: killing the stuck, starting again, telling systemd."""
+CALM_TURN_SECONDS: Final = 0.6
+"""The same while nothing is under way. There is one such turn between two heartbeats of a process, not two."""
 PAUSE_SECONDS: Final = 1.0
 """Longer than this between two turns of the loop means that we were held up; the silence was not the children's."""
 STOPPING: Final = Answer(exits.FAILED, "not reloaded: the supervisor is stopping")
@@ -50,7 +54,8 @@ log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """See the module. `handle` each event, `tick` after it and a few times a second, until `exit_code` is there."""
+    """See the module. `handle` each event, `tick` after it and after `turn_seconds` without one, until there is an
+    `exit_code`."""
 
     def __init__(
         self,
@@ -149,6 +154,21 @@ class Supervisor:
     def not_at_rest(self) -> str:
         """Why this is no moment for an upgrade; "" when it is."""
         return f"the daemon is {self._state}" if self._state != "running" else not_now(self._fleet)
+
+    @property
+    def turn_seconds(self) -> float:
+        """How long to wait for an event until the next `tick`."""
+        return CALM_TURN_SECONDS if self._is_calm else TURN_SECONDS
+
+    @property
+    def _is_calm(self) -> bool:
+        return (
+            self._state == "running"
+            and self._fleet.is_calm(self._clock())
+            and self._listings.is_empty
+            and self._questions.are_answered
+            and self._report.can_wait(CALM_TURN_SECONDS)
+        )
 
     def handle(self, event: Event) -> None:
         """Do what this event asks for."""

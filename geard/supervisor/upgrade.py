@@ -68,11 +68,16 @@ class Upgrades:
         self._checking = False  # whether the installed code could go on from here
         self._wanted: Wanted | None = None
 
+    @property
+    def are_under_way(self) -> bool:
+        """Whether one is being checked, or waits for the daemon to be at rest."""
+        return self._checking or self._wanted is not None
+
     def asked(self, reply: Reply) -> None:
         """Begin one; `reply` hears when it is refused."""
         if self._impossible:
             reply(Answer(exits.FAILED, f"{REFUSED}: {self._impossible}"))
-        elif self._checking or self._wanted:
+        elif self.are_under_way:
             reply(Answer(exits.TIMED_OUT, f"{REFUSED}: another upgrade is under way"))
         else:
             self._checking = True

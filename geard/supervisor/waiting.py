@@ -79,6 +79,11 @@ class Listings:
     def __init__(self) -> None:
         self._listings: list[Listing] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits."""
+        return not self._listings
+
     def add(self, answer: Callable[[], None], asked: list[Child], now: float) -> None:
         """Wait for the jobs of those that were `asked`; then it is time to `answer`."""
         self._listings.append(Listing(answer, asked, now + LISTING_SECONDS))
@@ -110,6 +115,11 @@ class Stacks:
 
     def __init__(self) -> None:
         self._waiting: list[StackWaiter] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits."""
+        return not self._waiting
 
     def add(self, reply: Reply, child: Child, handle: str, now: float) -> None:
         """Wait for the stack that this process was asked for."""

@@ -27,6 +27,7 @@ from geard.messages import (
 )
 from geard.stats.diff import Diff, FunctionDiff
 from geard.stats.failures import Failure
+from geard.supervisor.supervisor import CALM_TURN_SECONDS, TURN_SECONDS
 from geard.supervisor.suspects import KEPT_SECONDS, MOST_SUSPECTS, SuspectList
 from tests.support.fake_fleet import SERVER, World, job
 
@@ -483,6 +484,47 @@ def test_a_process_that_is_stuck_in_a_long_drain_is_found_too() -> None:
     assert world.process(1).signals == [STACKS_SIGNAL]
     assert world.process(1).killed
     assert world.exit_code == exits.DONE
+
+
+# name, what happens, whether the supervisor is calm after it
+CALM: list[tuple[str, Callable[[World], None], bool]] = [
+    ("start", lambda w: w.ready(1), False),
+    ("all ready", up, True),
+    ("a day later", then(up, lambda w: w.passes(100)), True),
+    ("a heartbeat is late", then(up, lambda w: w.passes(1.75, beating=False)), False),
+    ("a heartbeat after that", then(up, lambda w: w.passes(1.75, beating=False), lambda w: w.passes(0.25)), True),
+    ("reload: the config is read", then(up, HUP), False),
+    ("reload: refused", then(up, HUP, lambda w: w.loaded("no such key")), True),
+    ("reload: the new start", reload_begins, False),
+    ("reload: the old drain", reload_done, False),
+    ("reload: over", then(reload_done, lambda w: w.drains(1), lambda w: w.drains(2)), True),
+    ("a crash", then(up, lambda w: w.dies(1)), False),
+    ("a second crash waits", then(up, lambda w: w.dies(1), lambda w: w.ready(3), lambda w: w.dies(3)), False),
+    ("one process more", then(up, lambda w: w.signal(signal.SIGTTIN)), False),
+    ("one process fewer", then(up, lambda w: w.signal(signal.SIGTTOU)), False),
+    ("jobs are asked for", then(up, lambda w: w.asks("ps")), False),
+    ("jobs are listed", then(up, lambda w: w.asks("ps"), lambda w: w.lists(1), lambda w: w.lists(2)), True),
+    ("a stack is asked for", then(up, lambda w: w.asks("stack", pid=101, handle="H:1")), False),
+    ("it is shown", then(up, lambda w: w.asks("stack", pid=101, handle="H:1"),
+                         lambda w: w.says(1, Stack("H:1", "in f"))), True),
+    ("stop", then(up, TERM), False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "history", "calm"), CALM, ids=[name for name, *_ in CALM])
+def test_turns_are_short_as_soon_as_something_is_under_way(
+    name: str, history: Callable[[World], None], calm: bool
+) -> None:
+    world = World()
+    history(world)
+    assert world.supervisor.turn_seconds == (CALM_TURN_SECONDS if calm else TURN_SECONDS)
+
+
+def test_turns_are_short_for_a_service_manager_that_watches_closely() -> None:
+    world = World()
+    up(world)
+    world.notify.watchdog_seconds = 2.0
+    assert world.supervisor.turn_seconds == TURN_SECONDS
 
 
 def test_silence_while_the_supervisor_itself_was_stopped_is_not_the_childrens() -> None:
