@@ -5,16 +5,20 @@ from __future__ import annotations
 import socket as native_socket
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import gevent
 import pytest
 from gevent import socket
 
 from geard import messages
-from geard.messages import Blocked, CannotStart, Ready
+from geard.config import Capability
+from geard.messages import Blocked, CannotStart, Heartbeat, Ready
+from geard.stats.diff import ProcessDiff
 from geard.worker.sender import Sender
 from tests.support.daemon import CAPABILITIES, Daemon, submit
-from tests.support.pool import Caller, start_pool
+from tests.support.pool import Caller, PoolInProcess, start_pool
 from tests.support.servers import Gearmand, JobServerProcess
 from tests.support.waiting import eventually
 
@@ -83,6 +87,65 @@ def test_the_loop_has_its_turn_between_any_two_jobs_that_hold_it_for_long(gearma
         caller.submit("turns", *["0.05"] * 16)
         turns = [int(caller.packets()[-1].data) for _ in range(16)]
     assert len(set(turns)) == len(turns), turns
+
+
+# --- an idle process ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[PoolInProcess]:
+    """A worker process that is idle between two tests."""
+    offered = {name: Capability(f"tests.support.holds.{name}") for name in ("hold", "hold_soon", "hold_in_a_row")}
+    with (
+        Gearmand() as gearmand,
+        start_pool("process", gearmand.address, offered, block_warning_seconds=0.4) as pool,
+    ):
+        assert isinstance(pool, PoolInProcess)
+        yield pool
+
+
+def idle(process: PoolInProcess) -> None:
+    for _ in range(2):
+        process.hear(Heartbeat, len(process.said))
+
+
+@pytest.mark.parametrize(
+    ("function", "named"), [("hold", "hold (H:"), ("hold_soon", "something that is not a job holds the loop")]
+)
+def test_what_holds_the_loop_of_an_idle_process_is_named_in_time_and_for_no_longer_than_it_does(
+    process: PoolInProcess, tmp_path: Path, function: str, named: str
+) -> None:
+    idle(process)
+    release, said, logged, begun = tmp_path / "release", len(process.said), len(process.log), time.monotonic()
+    try:
+        with Caller(str(process.config.job_servers[0])) as caller:
+            caller.submit(function, str(release))
+            eventually(lambda: any(blocked.seconds >= 0.8 for blocked in told(process, said)), what="what holds it")
+            assert max(blocked.seconds for blocked in told(process, said)) <= time.monotonic() - begun
+            assert named in process.log[logged:]
+            assert {blocked.function for blocked in told(process, said)} == {"hold" if function == "hold" else ""}
+    finally:
+        release.touch()
+    eventually(lambda: "the loop is free again" in process.log[logged:], what="the end of the hold")
+    eventually(lambda: max(each.loop_lag_seconds for each in counted(process, said)) >= 0.8, what="the lag")
+    assert max(each.longest_hold_seconds for each in counted(process, said)) >= 0.8
+    assert process.log[logged:].count("holds the loop") == 1
+
+
+def test_greenlets_that_hold_the_loop_one_after_another_are_not_taken_for_one(process: PoolInProcess) -> None:
+    said = len(process.said)
+    with Caller(str(process.config.job_servers[0])) as caller:
+        _, longest = caller.run("hold_in_a_row", "0.3 " * 6)
+    assert all(blocked.seconds <= float(longest) + 0.1 for blocked in told(process, said))
+
+
+def told(process: PoolInProcess, after: int) -> list[Blocked]:
+    return [message for message in process.said[after:] if isinstance(message, Blocked)]
+
+
+def counted(process: PoolInProcess, after: int) -> list[ProcessDiff]:
+    beats = [message for message in process.said[after:] if isinstance(message, Heartbeat)]
+    return [ProcessDiff(), *(beat.counted.process for beat in beats if beat.counted)]
 
 
 # --- the way to the supervisor ------------------------------------------------------------------------------------

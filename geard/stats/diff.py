@@ -47,7 +47,7 @@ class ProcessDiff(Struct, frozen=True, omit_defaults=True):
     memory_bytes: int = 0  # now, resident
     cpu_seconds: float = 0.0  # added
     greenlets: int = 0  # now: how many jobs can run at once
-    loop_lag_seconds: float = 0.0  # the longest that its clock greenlet was late since the last
+    loop_lag_seconds: float = 0.0  # the longest that its loop was late since the last
     longest_hold_seconds: float = 0.0  # the longest that one job held the loop since the last; 0 if not measured
 
 

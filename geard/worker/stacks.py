@@ -15,11 +15,11 @@ from geard.worker.current import job_of
 from geard.worker.job import Job
 
 
-def root_of(frame: FrameType | None) -> int:
-    """What tells the greenlet whose stack this is from others: the number of its first frame."""
+def root_of(frame: FrameType | None) -> FrameType | None:
+    """The first frame of this stack: what tells its greenlet from others."""
     while frame is not None and frame.f_back is not None:
         frame = frame.f_back
-    return id(frame)
+    return frame
 
 
 def text_of(frame: FrameType | None) -> str:
