@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 from geard.config import Config
@@ -26,8 +27,12 @@ log = logging.getLogger("geard.worker")
 
 def resident_bytes() -> int:
     """The resident memory of this process."""
-    with open("/proc/self/statm", "rb") as statm:
-        return int(statm.read().split()[1]) * _PAGE_BYTES
+    return int(os.pread(_statm(), 200, 0).split()[1]) * _PAGE_BYTES
+
+
+@cache
+def _statm() -> int:
+    return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def watch_memory(

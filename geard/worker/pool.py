@@ -221,15 +221,17 @@ class WorkerPool:
         """How many jobs have failed, whatever way."""
         return sum(capability.counter.all_failed for capability in self.capabilities)
 
-    def start(self) -> Callable[[], None]:
-        """Connect and take jobs. Returns the function that stops it again: see `stop`."""
+    def start(self, *, clock: bool = True) -> Callable[[], None]:
+        """Connect and take jobs. Without a `clock` of its own it wants to be told of each second that passes: `tick`.
+        Returns the function that stops it again: see `stop`."""
         if not self._started:
             self._started = True
             for channel in self.channels:
                 for number in range(channel.greenlets):
                     self._spawn(channel.serve, f"{channel.server} {number}")
                 self._spawn(channel.write, f"{channel.server} writer")
-            self._spawn(self._tick, "clock")
+            if clock:
+                self._spawn(self._clock, "clock")
         return self.stop
 
     def wait_until_tried(self, deadline: float) -> None:
@@ -288,10 +290,14 @@ class WorkerPool:
             found.setdefault(str(channel.server), []).extend(job.raw_handle for job in channel.jobs)
         return found
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """A second has passed. Does not block."""
+        for channel in self.channels:
+            channel.tick()
+
+    def _clock(self) -> None:
         while not self._stopped.wait(TICK_SECONDS):
-            for channel in self.channels:
-                channel.tick()
+            self.tick()
 
 
 def channel_groups(

@@ -84,6 +84,8 @@ class WorkerProcess:
         self._cpu_seconds = 0.0  # as of the last heartbeat
         pool.tally.process = f"worker {start.number}[{os.getpid()}]"
         self._watchdog = Watchdog(start.config.block_warning_seconds, self._sender.send_from_thread)
+        self._each_second: list[Callable[[], None]] = [logs.tick, pool.tick]
+        self._title = ""
         self._over = Event()
         self._draining_since = 0.0
         self._ended_before_drain = 0
@@ -94,13 +96,15 @@ class WorkerProcess:
         for channel in self._pool.channels:
             channel.assigned = self._apart.assigned
         fresh_bytes = resident_bytes()
-        self._pool.start()
+        self._pool.start(clock=False)
         gevent.signal_handler(signal.SIGTERM, self._terminate)
         gevent.spawn(self._listen, lines)
         self._watchdog.start()
+        gevent.spawn(self._clock)
         self._pool.wait_until_tried(time.monotonic() + READY_SECONDS)
         self._send(Ready(*self._servers(), memory_bytes=fresh_bytes))
-        gevent.spawn(self._beat)
+        self._beat()
+        self._each_second.append(self._beat)
         gevent.spawn(
             watch_memory,
             self._start.config,
@@ -204,18 +208,23 @@ class WorkerProcess:
 
     # --- counters -------------------------------------------------------------------------------------------------
 
-    def _beat(self) -> None:
-        title = ""
+    def _clock(self) -> None:
+        """All that is done each second, in one turn of the loop: an idle process is woken once for all of it."""
         while True:
-            logs.tick()
-            beat = self._heartbeat()
-            self._send(beat)
-            which = f"{self._start.number} generation {self._start.generation}"
-            shown = f"geard: worker {which}, {beat.running}/{beat.greenlets} running"
-            if shown != title:
-                title = shown
-                setproctitle(title)
+            asleep_at = time.monotonic()
             sleep_ahead(HEARTBEAT_SECONDS)
+            self._watchdog.late(time.monotonic() - asleep_at - HEARTBEAT_SECONDS)
+            for due in self._each_second:
+                due()
+
+    def _beat(self) -> None:
+        beat = self._heartbeat()
+        self._send(beat)
+        which = f"{self._start.number} generation {self._start.generation}"
+        title = f"geard: worker {which}, {beat.running}/{beat.greenlets} running"
+        if title != self._title:
+            self._title = title
+            setproctitle(title)
 
     def _heartbeat(self) -> Heartbeat:
         jobs = [job for channel in self._pool.channels for job in channel.jobs]
