@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -161,6 +162,32 @@ def test_a_quick_jobs_result_does_not_wait_behind_a_slow_job_of_a_kind_never_see
     with ScriptedServer(assign) as scripted, start_pool(mode, scripted.address, {"echo": "echo", "spin": "spin"}):
         eventually(lambda: len(alone) == 2)
     assert alone == [True, True]
+
+
+@pytest.mark.parametrize("mode", BOTH_WAYS)
+def test_a_result_does_not_wait_for_the_jobs_behind_one_of_its_kind_that_waits(mode: str, tmp_path: Path) -> None:
+    """The kind was quick so far. Of one batch the first job is too, the second waits, and the third holds the loop:
+    another greenlet begins it, and has to send the result of the first before."""
+    results: list[bytes] = []
+
+    def assign(peer: Peer, number: int) -> None:
+        for count in (1, 2):
+            for _ in range(count):
+                peer.skip_to(Command.GRAB_JOB_UNIQ)
+            peer.send_bytes(response(Command.JOB_ASSIGN_UNIQ, b"H:1", b"f", b"", b"opens") * count)
+        for _ in range(4):
+            peer.skip_to(Command.GRAB_JOB_UNIQ)
+        workloads = b"first", f"waits {tmp_path}/seen".encode(), f"spins {tmp_path}/seen".encode()
+        jobs = [response(Command.JOB_ASSIGN_UNIQ, b"H:2", b"f", b"", workload) for workload in workloads]
+        peer.send_bytes(b"".join(jobs))
+        while peer.skip_to(Command.WORK_COMPLETE).data != b"first":
+            pass
+        (tmp_path / "seen").touch()
+        results.extend(peer.skip_to(Command.WORK_COMPLETE).data for _ in range(2))
+
+    with ScriptedServer(assign) as scripted, start_pool(mode, scripted.address, {"f": "until_file"}):
+        eventually(lambda: len(results) == 2)
+    assert sorted(results) == [b"spins", b"waits"]
 
 
 @pytest.mark.parametrize("burst", [0, 2000])

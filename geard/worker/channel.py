@@ -11,7 +11,8 @@ Rules:
   small jobs costs. What happens once in a while has a method of its own.
 - A result never waits for another job. The reader flushes before it blocks. In the middle of a batch, results go out
   when there are enough for a write of their own, after a millisecond, and before a job of a capability that is not
-  known to be quick. Otherwise who leads next flushes, or the writer where every greenlet has a job.
+  known to be quick. Otherwise who leads next, or goes on with the queue for another, flushes; or the writer
+  where every greenlet has a job.
 - Draining sends no CANT_DO: gearmand would hand the jobs in flight to others. What is owed is taken and run; then an
   echo proves that every result was read, and the connection closes.
 - A broken connection ends the session only. Its jobs go on, their results are dropped; the channel connects again,
@@ -247,6 +248,8 @@ class Channel:
             self._leave_to_others()
             self._read_lock.acquire()
         try:
+            if self._assigned and self._session:  # who had these waits in a job, but the results so far do not
+                self._session.flush()
             while not self._assigned:
                 if self._over():
                     return False

@@ -170,6 +170,19 @@ def spin(workload: str) -> str:
     return workload
 
 
+def until_file(workload: str) -> str:
+    """`waits PATH` until that file is there, yielding; `spins PATH`, holding the loop for seconds at most; or neither,
+    at once. What it has come to."""
+    how, _, path = workload.partition(" ")
+    end = time.perf_counter() + (20 if how == "waits" else 5)
+    while path and not os.path.exists(path):
+        if time.perf_counter() > end:
+            return f"{how} in vain"
+        if how == "waits":
+            time.sleep(0.01)
+    return how
+
+
 def process_id(workload: str) -> str:
     """CPU-bound for `workload` seconds."""
     spin(workload)
