@@ -92,10 +92,13 @@ def test_the_loop_has_its_turn_between_any_two_jobs_that_hold_it_for_long(gearma
 # --- an idle process ----------------------------------------------------------------------------------------------
 
 
+HOLDERS = ("hold", "hold_soon", "hold_in_c", "hold_in_a_row")
+
+
 @pytest.fixture(scope="module")
 def process() -> Iterator[PoolInProcess]:
     """A worker process that is idle between two tests."""
-    offered = {name: Capability(f"tests.support.holds.{name}") for name in ("hold", "hold_soon", "hold_in_a_row")}
+    offered = {name: Capability(f"tests.support.holds.{name}") for name in HOLDERS}
     with (
         Gearmand() as gearmand,
         start_pool("process", gearmand.address, offered, block_warning_seconds=0.4) as pool,
@@ -137,6 +140,16 @@ def test_greenlets_that_hold_the_loop_one_after_another_are_not_taken_for_one(pr
     with Caller(str(process.config.job_servers[0])) as caller:
         _, longest = caller.run("hold_in_a_row", "0.3 " * 6)
     assert all(blocked.seconds <= float(longest) + 0.1 for blocked in told(process, said))
+
+
+def test_what_holds_the_loop_in_c_code_alone_is_not_shown_as_code_of_ours(process: PoolInProcess) -> None:
+    logged = len(process.log)
+    with Caller(str(process.config.job_servers[0])) as caller:
+        caller.run("hold_in_c", "2")
+    eventually(lambda: "the loop is free again" in process.log[logged:], what="the end of the hold")
+    assert "something that is not a job holds the loop" in process.log[logged:]
+    assert "in C code, which nothing in Python has called" in process.log[logged:]
+    assert "watchdog.py" not in process.log[logged:]
 
 
 def told(process: PoolInProcess, after: int) -> list[Blocked]:

@@ -23,7 +23,9 @@ def root_of(frame: FrameType | None) -> FrameType | None:
 
 
 def text_of(frame: FrameType | None) -> str:
-    """The stack below `run`, as a traceback shows it."""
+    """The stack below `run`, as a traceback shows it. A greenlet of C code has none (and None would mean ours)."""
+    if frame is None:
+        return "  in C code, which nothing in Python has called"
     lines = traceback.format_list(
         [entry for entry in traceback.extract_stack(frame) if not entry.filename.startswith("<frozen")]
     )

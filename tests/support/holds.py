@@ -22,6 +22,11 @@ def hold_soon(path: str) -> None:
     gevent.spawn_later(0.5, hold, path)
 
 
+def hold_in_c(seconds: str) -> None:
+    """The same for so many seconds, in a greenlet that has no Python frame."""
+    gevent.spawn_later(0.1, native_sleep, float(seconds))
+
+
 def hold_in_a_row(workload: str) -> str:
     """Greenlets that are no jobs, all woken in one turn of the loop, hold it for so long each. The longest hold."""
     greenlets = [gevent.spawn_later(0.5, _timed, float(seconds)) for seconds in workload.split()]
