@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.servers import Embedded, Gearmand, JobServerProcess
+
+# Where this runs in the background of a shell, Ctrl-C is ignored, and would be in all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine makes an example slow, not wrong.
 settings.register_profile("geard", deadline=None, suppress_health_check=[HealthCheck.too_slow])

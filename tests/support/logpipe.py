@@ -43,14 +43,14 @@ class LogPipe:
 
     def _read(self) -> None:
         with suppress(BlockingIOError):
-            while not self._closed and (data := os.read(self._reader, 1024 * 1024)):
+            while not self._closed and (data := os.read(self._reader, 8192)):
                 self._data += data
 
     def _keep_reading(self) -> None:
         poll = select.poll()
         poll.register(self._reader, select.POLLIN)
         while not self._closed:
-            poll.poll(1000)
-            with self._lock:
-                self._read()
+            if poll.poll(1000):
+                with self._lock:
+                    self._read()
         os.close(self._reader)
