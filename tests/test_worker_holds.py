@@ -15,10 +15,12 @@ from gevent import socket
 from geard import messages
 from geard.config import Capability
 from geard.messages import Blocked, CannotStart, Heartbeat, Ready
+from geard.protocol import Command
 from geard.stats.diff import ProcessDiff
 from geard.worker.sender import Sender
 from tests.support.daemon import CAPABILITIES, Daemon, submit
 from tests.support.pool import Caller, PoolInProcess, start_pool
+from tests.support.raw import Peer, ScriptedServer
 from tests.support.servers import Gearmand, JobServerProcess
 from tests.support.waiting import eventually
 
@@ -223,6 +225,23 @@ def test_a_thread_never_waits_for_a_supervisor_that_does_not_read() -> None:
         started = time.monotonic()
         assert not sender.send_from_thread(Blocked(2.0, "f", "H:1", ""))
         assert time.monotonic() - started < 30
+
+
+def test_a_supervisor_that_does_not_read_does_not_keep_a_channel_from_asking_again() -> None:
+    """gearmand says nothing when a delayed job falls due: a quiet channel asks once a second."""
+    asked = []
+
+    def deny(peer: Peer, number: int) -> None:
+        while True:
+            peer.skip_to(Command.GRAB_JOB_UNIQ)
+            asked.append(number)
+            peer.send(Command.NO_JOB)
+
+    with ScriptedServer(deny) as scripted, start_pool("process", scripted.address, {"echo": "echo"}) as pool:
+        assert isinstance(pool, PoolInProcess)
+        pool.turn_deaf()
+        at_first = len(asked)
+        eventually(lambda: len(asked) >= at_first + 4, what="more grabs")
 
 
 def test_what_is_said_to_a_supervisor_that_is_gone_is_dropped() -> None:

@@ -84,8 +84,7 @@ class WorkerProcess:
         self._cpu_seconds = 0.0  # as of the last heartbeat
         pool.tally.process = f"worker {start.number}[{os.getpid()}]"
         self._watchdog = Watchdog(start.config.block_warning_seconds, self._sender.send_from_thread)
-        self._each_second: list[Callable[[], None]] = [logs.tick, pool.tick]
-        self._title = ""
+        self._beat_due = Event()
         self._over = Event()
         self._draining_since = 0.0
         self._ended_before_drain = 0
@@ -103,8 +102,7 @@ class WorkerProcess:
         gevent.spawn(self._clock)
         self._pool.wait_until_tried(time.monotonic() + READY_SECONDS)
         self._send(Ready(*self._servers(), memory_bytes=fresh_bytes))
-        self._beat()
-        self._each_second.append(self._beat)
+        gevent.spawn(self._beat)
         gevent.spawn(
             watch_memory,
             self._start.config,
@@ -214,17 +212,23 @@ class WorkerProcess:
             asleep_at = time.monotonic()
             sleep_ahead(HEARTBEAT_SECONDS)
             self._watchdog.late(time.monotonic() - asleep_at - HEARTBEAT_SECONDS)
-            for due in self._each_second:
-                due()
+            self._beat_due.set()
+            logs.tick()
+            self._pool.tick()
 
     def _beat(self) -> None:
-        beat = self._heartbeat()
-        self._send(beat)
-        which = f"{self._start.number} generation {self._start.generation}"
-        title = f"geard: worker {which}, {beat.running}/{beat.greenlets} running"
-        if title != self._title:
-            self._title = title
-            setproctitle(title)
+        """In a greenlet of its own: a supervisor that does not read holds up nothing else."""
+        title = ""
+        while True:
+            self._beat_due.clear()
+            beat = self._heartbeat()
+            self._send(beat)
+            which = f"{self._start.number} generation {self._start.generation}"
+            shown = f"geard: worker {which}, {beat.running}/{beat.greenlets} running"
+            if shown != title:
+                title = shown
+                setproctitle(title)
+            self._beat_due.wait()
 
     def _heartbeat(self) -> Heartbeat:
         jobs = [job for channel in self._pool.channels for job in channel.jobs]

@@ -119,6 +119,7 @@ class PoolInProcess:
         self.config = config
         self.process: subprocess.Popen[bytes] | None = None
         self.said: list[FromChild] = []
+        self._deaf = False
         self._ours, self._theirs = socket.socketpair()
         self._log = LogPipe()
 
@@ -140,10 +141,20 @@ class PoolInProcess:
     def _listen(self) -> None:
         with self._ours.makefile("rb") as lines, contextlib.suppress(ConnectionError):  # when it is killed
             for line in lines:
+                if self._deaf:
+                    return
                 self.said.append(messages.load_from_child(line))
 
     def tell(self, message: messages.ToChild) -> None:
         self._ours.sendall(messages.dump(message))
+
+    def turn_deaf(self) -> None:
+        """Read no more, and ask until it can neither be told anything nor say anything."""
+        self._deaf = True
+        self._ours.settimeout(1)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self._ours.sendall(messages.dump(ListJobs()) * 100)
 
     def hang_up(self) -> None:
         """End as a supervisor that was killed does."""
