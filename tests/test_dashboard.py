@@ -119,7 +119,7 @@ def test_every_page_shows_what_it_should(page: Page, monitor: MonitorProcess, se
     assert page.locator("tbody tr").first.locator("td").first.inner_text() == "thumbnail"
     page.click("th >> text=p95")
     page.click("tbody >> text=report.daily")
-    assert page.locator("h1").inner_text() == "report.daily"
+    page.locator("h1", has_text="report.daily").wait_for()
     page.locator(".charts canvas").first.wait_for()
 
 
@@ -302,7 +302,7 @@ def test_without_javascript_the_tables_are_there(browser: Browser, monitor: Moni
     page.click("text=Functions")
     page.fill("input[name=q]", "thumb")
     page.click("button >> text=Filter")
-    assert page.locator("tbody tr").count() == 1
+    eventually(lambda: page.locator("tbody tr").count() == 1, what="the filtered table")
     page.click("th >> text=p95")
     page.click("text=Processes")
     page.click("button >> text=Reload")
