@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -102,12 +103,12 @@ def test_an_idle_pool_drains_without_a_word_from_the_server(gearmand: JobServerP
 
 
 @pytest.mark.parametrize("ways", ["TERM", "TERM twice", "the supervisor's end"])
-def test_every_way_to_tell_a_worker_process_to_stop(gearmand: JobServerProcess, ways: str) -> None:
-    with start_pool("process", gearmand.address, {"sleep": "sleep"}) as pool, Caller(gearmand.address) as caller:
+def test_every_way_to_tell_a_worker_process_to_stop(gearmand: JobServerProcess, ways: str, tmp_path: Path) -> None:
+    with start_pool("process", gearmand.address, {"f": "until_file"}) as pool, Caller(gearmand.address) as caller:
         assert isinstance(pool, PoolInProcess)
         assert pool.process
-        caller.submit("sleep", "60" if ways == "TERM twice" else "0.3")
-        eventually(lambda: gearmand.status("sleep")[1] == 1)
+        caller.submit("f", f"waits {tmp_path}/go")
+        eventually(pool.jobs)  # that the job server has handed it out is not enough
         if ways == "the supervisor's end":
             pool.hang_up()
         else:
@@ -116,9 +117,10 @@ def test_every_way_to_tell_a_worker_process_to_stop(gearmand: JobServerProcess, 
         if ways == "TERM twice":
             pool.process.send_signal(signal.SIGTERM)
         else:
-            assert caller.packets()[-1].data == b"0.3"
+            (tmp_path / "go").touch()
+            assert caller.packets()[-1].data == b"waits"
         assert pool.process.wait(DEADLINE_SECONDS) == 0
-        eventually(lambda: gearmand.status("sleep") == (1 if ways == "TERM twice" else 0, 0, 0))
+        eventually(lambda: gearmand.status("f") == (1 if ways == "TERM twice" else 0, 0, 0))
 
 
 @pytest.mark.parametrize("mode", BOTH_WAYS)
