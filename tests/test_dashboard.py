@@ -35,6 +35,7 @@ KEYBOARD = """
   const wanted = [...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, summary")]
     .filter((each) => each.checkVisibility() && !each.classList.contains("skip"));
   window.wanted = new Set(wanted);
+  window.missed = () => [...window.wanted].filter((each) => each.isConnected);  // an update may have taken one away
   document.activeElement.blur();
   return wanted.length;
 }"""
@@ -45,7 +46,7 @@ FOCUSED = """
   const top = document.elementFromPoint(box.x + box.width / 2, box.y + Math.min(box.height, innerHeight) / 2);
   window.wanted.delete(at);
   return { name: at.tagName + " " + at.className + " " + at.textContent.trim().slice(0, 30), body: at === document.body,
-    seen, covered: !(top && (at.contains(top) || top.contains(at))), left: window.wanted.size };
+    seen, covered: !(top && (at.contains(top) || top.contains(at))), left: window.missed().length };
 }"""
 
 playwright: Any = (
@@ -242,16 +243,20 @@ def test_every_action_is_within_reach_of_the_keyboard_and_its_focus_is_seen(
         page.goto(monitor.url + path)
         page.locator("#theme").wait_for()
         stops = page.evaluate(KEYBOARD)
-        for _ in range(stops + 30):
+        rounds = 0  # an update may move a row to before the focus: the next round comes to it
+        for _ in range(3 * (stops + 30)):
             page.keyboard.press("Tab")
             focused = page.evaluate(FOCUSED)
             if focused["body"]:
-                break
+                rounds += 1
+                if rounds == 3:
+                    break
+                continue
             assert focused["seen"], f"{path}: the focus on {focused} is not seen"
             assert not focused["covered"], f"{path}: {focused} is covered"
             if not focused["left"]:
                 break
-        assert page.evaluate("[...window.wanted].map((each) => each.outerHTML.slice(0, 200))") == [], path
+        assert page.evaluate("window.missed().map((each) => each.outerHTML.slice(0, 200))") == [], path
     page.goto(f"{monitor.url}/processes")
     page.locator("button >> text=Reload").focus()
     page.keyboard.press("Enter")
