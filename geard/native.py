@@ -1,7 +1,7 @@
-"""Threads, locks and waiting as the operating system has them, in a process that gevent has patched too.
+"""Threads, locks, waiting and processes as the operating system has them, in a process that gevent has patched too.
 
-What is written here must go on while the loop is held, and must not switch greenlets. gevent is asked only where it is
-loaded already.
+What uses these goes on while the loop is held, and does not switch greenlets. Nobody else in geard asks gevent for what
+it has replaced, and gevent is asked only where it is loaded already.
 """
 
 from __future__ import annotations
@@ -20,4 +20,10 @@ def original(module: str, name: str) -> Any:
 allocate_lock = original("_thread", "allocate_lock")
 RLock = original("_thread", "RLock")
 start_new_thread = original("_thread", "start_new_thread")
+get_ident = original("_thread", "get_ident")
+SimpleQueue = original("queue", "SimpleQueue")
+sleep = original("time", "sleep")
 poll = original("select", "poll")
+fork = original("os", "fork")
+forkpty = original("os", "forkpty")
+waitpid = original("os", "waitpid")

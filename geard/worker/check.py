@@ -17,9 +17,9 @@ from typing import Final
 
 import gevent
 import msgspec
-from gevent import monkey
 from greenlet import greenlet
 
+from geard import native
 from geard.config.model import Config
 from geard.errors import most
 from geard.findings import IMPORT_TIMEOUT_SECONDS, Findings, Served
@@ -64,7 +64,7 @@ def describe(capability: BoundCapability) -> Served:
 def replaced() -> list[object]:
     """The originals of BLOCKING that the patch has replaced in this process."""
     pairs = [(import_module(module), name) for module, names in BLOCKING.items() for name in names]
-    originals = [(monkey.get_original(module.__name__, name), getattr(module, name)) for module, name in pairs]
+    originals = [(native.original(module.__name__, name), getattr(module, name)) for module, name in pairs]
     return [original for original, now in originals if original is not now]
 
 
@@ -85,7 +85,7 @@ def imported_early(modules: Mapping[str, object], originals: Collection[object])
 
 def show_hang(importer: greenlet) -> None:
     """In a native thread: say on stderr where the imports hang, if they have not ended in time."""
-    monkey.get_original("time", "sleep")(IMPORT_TIMEOUT_SECONDS)
+    native.sleep(IMPORT_TIMEOUT_SECONDS)
     if importer.gr_frame:  # it waits for something, and the loop runs
         traceback.print_stack(importer.gr_frame)
     else:

@@ -16,14 +16,14 @@ from typing import Any, Final
 import gevent
 import gevent.os
 from gevent.libev.corecext import loop as libev_loop
-from gevent.monkey import get_original
+
+from geard import native
 
 POLL_SECONDS: Final = 0.02
 """How often to look at a child that no pidfd tells of: another kind of wait, or a kernel before 5.3."""
 
 _READ: Final = 1
 _gevent_os: Final[Any] = gevent.os
-_raw_waitpid: Final = get_original("os", "waitpid")
 
 
 class Loop(libev_loop):
@@ -71,7 +71,7 @@ class ChildWatcher:
 
     def _look(self) -> None:
         try:
-            pid, status = _raw_waitpid(self.pid, os.WNOHANG)
+            pid, status = native.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:  # somebody else has reaped it: its status is lost
             pid, status = self.pid, 0
         if pid:
@@ -112,7 +112,7 @@ def install() -> None:
     gevent.config.loop = Loop  # type: ignore[assignment]
     os.waitpid, os.wait = waitpid, wait
     for name in ("posix_spawn", "posix_spawnp"):  # gevent's watch the child, which is not wanted any more
-        setattr(os, name, get_original("os", name))
+        setattr(os, name, native.original("os", name))
 
 
 def _ended(pid: int, options: int) -> tuple[int, int]:
@@ -125,7 +125,7 @@ def _ended(pid: int, options: int) -> tuple[int, int]:
             return found[0], found[1]
         if found is not None and pid > 0:
             return 0, 0
-    ended: tuple[int, int] = _raw_waitpid(pid, options | os.WNOHANG)
+    ended: tuple[int, int] = native.waitpid(pid, options | os.WNOHANG)
     return ended
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, ParamSpec, TypeVar
 
-from gevent.monkey import get_original
+from geard import native
 
 THREADS: Final = min(32, (os.cpu_count() or 1) + 4)
 """As many as concurrent.futures has."""
@@ -19,19 +19,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Work = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
-_start_native_thread: Final = get_original("_thread", "start_new_thread")
-_NativeQueue: Final = get_original("queue", "SimpleQueue")
-
 
 class NativeThreads(ThreadPoolExecutor):
     """Threads that are started when all others are busy, and live as long as the process."""
 
     def __init__(self) -> None:
         super().__init__(THREADS)
-        self._native_queue = _NativeQueue()
+        self._native_queue = native.SimpleQueue()
         self._started = 0
         self._pending = 0  # handed in and not yet done
-        self._counting = get_original("_thread", "allocate_lock")()
+        self._counting = native.allocate_lock()
 
     def submit(self, function: Callable[P, T], /, *arguments: P.args, **keywords: P.kwargs) -> Future[T]:
         """Run the function in a thread."""
@@ -41,7 +38,7 @@ class NativeThreads(ThreadPoolExecutor):
             self._pending += 1
             if self._pending > self._started and self._started < THREADS:
                 self._started += 1
-                _start_native_thread(self._work, ())
+                native.start_new_thread(self._work, ())
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

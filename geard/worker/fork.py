@@ -28,10 +28,10 @@ import gevent.subprocess
 from gevent import socket
 from gevent._hub_local import get_hub_if_exists, set_hub
 from gevent.hub import Hub
-from gevent.monkey import get_original
 from greenlet import getcurrent, greenlet
 from setproctitle import setproctitle
 
+from geard import native
 from geard.messages import STACKS_SIGNAL
 from geard.worker.forked import STATE, end
 from geard.worker.pool import WorkerPool
@@ -39,9 +39,7 @@ from geard.worker.pool import WorkerPool
 IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
 """The signals that a worker process leaves to the supervisor."""
 
-_raw_fork: Final = get_original("os", "fork")
-_raw_forkpty: Final = get_original("os", "forkpty")
-_turn: Final = get_original("_thread", "allocate_lock")()
+_turn: Final = native.allocate_lock()
 
 
 class Forks:
@@ -124,12 +122,12 @@ def die_at_end_of(pipe: int) -> None:
 
 def fork() -> int:
     """os.fork in a worker process, in any of its threads."""
-    return _one_at_a_time(_raw_fork)  # type: ignore[no-any-return]
+    return _one_at_a_time(native.fork)  # type: ignore[no-any-return]
 
 
 def forkpty() -> tuple[int, int]:
     """os.forkpty in a worker process, in any of its threads."""
-    return _one_at_a_time(_raw_forkpty)  # type: ignore[no-any-return]
+    return _one_at_a_time(native.forkpty)  # type: ignore[no-any-return]
 
 
 def _one_at_a_time(forking: Callable[[], Any]) -> Any:

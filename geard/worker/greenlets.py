@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.hub import Waiter
-from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
+from geard import native
 from geard.errors import JobTimeout
 from geard.worker.capability import Runtime
 from geard.worker.current import runs_jobs
@@ -25,8 +25,6 @@ from geard.worker.pool import late_text
 
 if TYPE_CHECKING:
     from geard.worker.coroutines import Coroutines
-
-start_native_thread: Final = get_original("_thread", "start_new_thread")
 
 
 def start_greenlet(target: Callable[[], None], name: str) -> gevent.Greenlet[..., None]:
@@ -128,7 +126,7 @@ def coroutines() -> Coroutines:
             self._waiter.get()
 
     return Coroutines(
-        lambda target: start_native_thread(target, ()),
+        lambda target: native.start_new_thread(target, ()),
         GreenletWaiter,
         lambda loop: loop.set_default_executor(NativeThreads()),
     )

@@ -24,10 +24,9 @@ from typing import TYPE_CHECKING, Final, NoReturn, cast
 import gevent
 import msgspec
 from gevent import socket
-from gevent.monkey import get_original
 from setproctitle import setproctitle
 
-from geard import exits, messages
+from geard import exits, messages, native
 from geard.messages import Ready
 from geard.protocol import Command, Decoder, request
 from geard.worker.begin import begin, import_all, leave
@@ -54,7 +53,7 @@ class Wire:
     def __init__(self, parent: socket.socket, address: str) -> None:
         self.address = address
         self._descriptor = parent.fileno()
-        self._sending = get_original("_thread", "allocate_lock")()
+        self._sending = native.allocate_lock()
 
     def send(self, packet: bytes) -> None:
         """Send at once; when nobody reads any more, it is too late for everything."""
@@ -116,7 +115,7 @@ def _tell(wire: Wire, policy: Policy, job: Job, error: BaseException) -> bool:
 
 
 def _writable(descriptor: int) -> None:
-    poll = get_original("select", "poll")()
+    poll = native.poll()
     poll.register(descriptor, select.POLLOUT)
     poll.poll()
 

@@ -15,13 +15,13 @@ from typing import Any, Final
 
 from gevent.hub import get_hub
 from gevent.lock import BoundedSemaphore
-from gevent.monkey import get_original
+
+from geard import native
 
 SHORT_SECONDS: Final = 0.0002
 LONG_SECONDS: Final = 0.01
 """How soon to ask again: at first, and in the end."""
 
-_native_ident: Final = get_original("_thread", "get_ident")
 LockType: Final[Any] = import_module("gevent.thread").LockType
 _take: Final[Any] = BoundedSemaphore.acquire
 _wait: Final = LockType.acquire
@@ -29,7 +29,8 @@ _wait: Final = LockType.acquire
 
 def install() -> None:
     """In the main thread, before user code is imported."""
-    main = _native_ident()
+    get_ident = native.get_ident
+    main = get_ident()
 
     def acquire(self: Any, blocking: bool = True, timeout: float | None = -1) -> Any:
         if not blocking or timeout == 0:
@@ -37,7 +38,7 @@ def install() -> None:
         pause, deadline = SHORT_SECONDS, 0.0
         while True:
             # Another thread must not come before greenlets that queue: its hub would be the one to wake them.
-            if (_native_ident() == main or not self.linkcount()) and _take(self, False):
+            if (get_ident() == main or not self.linkcount()) and _take(self, False):
                 return True
             if self.hub is get_hub():
                 return _wait(self, True, max(deadline - time.monotonic(), 0) if deadline else timeout)

@@ -8,15 +8,11 @@ Rules:
 from __future__ import annotations
 
 import os
-from typing import Final
 
 from gevent import socket
 from gevent.lock import RLock
-from gevent.monkey import get_original
 
-from geard import messages
-
-_native_lock: Final = get_original("_thread", "allocate_lock")
+from geard import messages, native
 
 
 class Sender:
@@ -25,7 +21,7 @@ class Sender:
     def __init__(self, supervisor: socket.socket) -> None:
         self._descriptor = supervisor.fileno()
         self._unsent = b""
-        self._unsent_lock = _native_lock()  # held for one write without waiting
+        self._unsent_lock = native.allocate_lock()  # held for one write without waiting
         self._turn = RLock()  # the loop's greenlets, one message each
 
     def send(self, message: messages.FromChild) -> None:

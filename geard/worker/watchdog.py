@@ -22,8 +22,8 @@ from types import FrameType
 from typing import Any, Final
 
 import gevent
-from gevent.monkey import get_original
 
+from geard import native
 from geard.messages import Blocked
 from geard.printable import printable
 from geard.worker.current import job_of
@@ -37,10 +37,6 @@ LONGEST_LOOK_SECONDS: Final = 0.25
 `hang_timeout`."""
 TELL_SECONDS: Final = 0.5
 """The supervisor is told so often who holds the loop."""
-
-_native_sleep: Final = get_original("time", "sleep")
-_start_native_thread: Final = get_original("_thread", "start_new_thread")
-_native_ident: Final = get_original("_thread", "get_ident")
 
 
 class Watchdog:
@@ -58,13 +54,13 @@ class Watchdog:
 
     def start(self) -> None:
         """Begin to watch the calling thread's loop."""
-        self._watched_thread = _native_ident()  # threading's ident is a greenlet's in a patched process
+        self._watched_thread = native.get_ident()  # threading's ident is a greenlet's in a patched process
         hub: Any = gevent.get_hub()
         self._loop = hub.loop
         self._waiting_code = hub.run.__code__
         self._question = self._loop.async_(priority=self._loop.MAXPRI)
         self._question.start(self._sign_of_life)
-        _start_native_thread(self._watch, ())
+        native.start_new_thread(self._watch, ())
 
     def take_longest_hold(self) -> float:
         """The longest that one job was seen to hold the loop, in seconds, since this was last asked."""
@@ -88,7 +84,7 @@ class Watchdog:
     def _watch(self) -> None:
         while True:
             if self._loop_waits():
-                _native_sleep(2 * self._look_seconds)
+                native.sleep(2 * self._look_seconds)
             else:
                 self._watch_hold()
 
@@ -122,7 +118,7 @@ class Watchdog:
                 told_at = now
                 self._report(_blocked(job, held_seconds))
             del frame, job, holder
-            _native_sleep(self._look_seconds)
+            native.sleep(self._look_seconds)
         if warned_of_any:
             log.warning("the loop is free again; it was held for %.1f s", self._alive_at - asked_at)
 

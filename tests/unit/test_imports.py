@@ -123,7 +123,6 @@ GEVENT_FILES = {
     "worker/stacks.py",
     "worker/check.py",
     "worker/children.py",
-    "worker/executor.py",
     "worker/fork.py",
     "worker/locks.py",
 }
@@ -164,6 +163,10 @@ def test_only_what_runs_greenlets_imports_gevent(module: str) -> None:
     if part_of(module) in GEVENT or part_of(module) in ("cli", "__main__") or module in GEVENT_FILES:
         return
     assert not {name for name in imports(module) if name.split(".")[0] in ("gevent", "greenlet")}, module
+
+
+def test_only_native_asks_gevent_for_what_it_has_replaced() -> None:
+    assert [module for module in MODULES if "get_original" in (PACKAGE / module).read_text()] == ["native.py"]
 
 
 def test_protocol_and_stats_touch_no_socket_clock_or_log() -> None:
