@@ -10,6 +10,7 @@ import stat
 import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -234,23 +235,30 @@ def test_a_process_that_a_job_started_does_not_outlive_a_killed_worker(gearmand:
 
 
 def test_stuck_processes_are_named_killed_and_replaced_and_the_others_go_on() -> None:
-    once = Gearmand("--job-retries=1")  # the job that is stuck is not given to the next
-    with once as gearmand, Daemon(gearmand, processes=3, block_warning="300ms", hang_timeout="2s") as daemon:
+    """With one greenlet each: a process that has a job asks for no other, so it is known who gets which."""
+    once = Gearmand("--job-retries=1")  # a job of a process that is killed is not given to the next
+    stuck: dict[str, Any] = {"processes": 3, "greenlets_per_server": 1, "block_warning": "300ms", "hang_timeout": "2s"}
+    with once as gearmand, Daemon(gearmand, **stuck) as daemon:
         daemon.start()
+        submit(gearmand, "hold", "one 0", "another 0")
+        daemon.wait_running(2)
+        stopped, going_on = (process.pid for process in daemon.processes if process.jobs)
+        spinning = next(process.pid for process in daemon.processes if not process.jobs)
         submit(gearmand, "spin", "stuck 600")
         daemon.wait_for("without yielding")
         assert "spin (H:" in daemon.log
         assert "in spin" in daemon.log, "the stack shows where"
-        spinning = max(daemon.processes, key=lambda process: process.heard_seconds).pid
-        stopped = next(process.pid for process in daemon.processes if process.pid != spinning)
         os.kill(stopped, signal.SIGSTOP)
         submit(gearmand, "count", "job")
+        daemon.release()
         eventually(lambda: daemon.runs["job"] == 1)
         daemon.wait_for("its stacks follow", 2)
         daemon.wait_for("was killed by SIGKILL", 2)
         assert "it is stuck, held by spin H:" in daemon.log
         assert "most recent call first" in daemon.log, "faulthandler's stacks"
         assert not {spinning, stopped} & set(daemon.children)
+        assert going_on in daemon.children
+        assert daemon.runs.total() == 2, "what was held in the process that went on, and what it took after that"
         daemon.wait_for("is ready", 5)
 
 
