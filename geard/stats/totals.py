@@ -139,6 +139,10 @@ class Totals:
         totals._cpu_seconds = {other(process): known for process, known in self._cpu_seconds.items()}
         return totals
 
+    def go_on_from(self, before: Totals) -> None:
+        """Have what another Totals has counted, and none of what this one has."""
+        vars(self).update(vars(before))
+
     # --- what happens ---------------------------------------------------------------------------------------------
 
     def add(self, process: Hashable, diff: Diff) -> None:

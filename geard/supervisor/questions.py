@@ -3,8 +3,8 @@
 Rules:
 - None of them waits for a worker process in the loop; what needs its word is answered when that has come, or when it
   has taken too long.
-- However often it is asked, a worker process lists its jobs once in LISTED_SECONDS, and shows a stack once in
-  SHOWN_SECONDS: questions must not cost the jobs anything.
+- However often JOBS and STACK are asked, a worker process lists its jobs once in LISTED_SECONDS, and shows a stack once
+  in SHOWN_SECONDS: questions must not cost the jobs anything. PS, which people ask, always has the jobs of now.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Final
 
 from geard import exits
 from geard.messages import ListJobs, ShowStack, Stack
+from geard.scheduler.states import ScheduleState, States
 from geard.stats.totals import Totals
-from geard.supervisor import answers, stats
+from geard.supervisor import answers, stats, summary
 from geard.supervisor.answers import Answer, JobView, Request
 from geard.supervisor.child import Child
 from geard.supervisor.fleet import Fleet
-from geard.supervisor.stats import About
+from geard.supervisor.summary import About
 from geard.supervisor.waiting import Listings, Reply, Stacks
 
 LISTED_SECONDS: Final = 1.0
@@ -29,13 +30,12 @@ SHOWN_SECONDS: Final = 0.5
 class Questions:
     """See the module. `about` says what the supervisor is doing."""
 
-    def __init__(
-        self, fleet: Fleet, totals: Totals, listings: Listings, about: Callable[[], About], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, fleet: Fleet, totals: Totals, about: Callable[[], About], clock: Callable[[], float]) -> None:
         self._fleet = fleet
         self._totals = totals
-        self._listings = listings
+        self._listings = Listings()
         self._stacks = Stacks()
+        self._schedules: tuple[ScheduleState, ...] = ()  # as the scheduler last told
         self._about = about
         self._clock = clock
         self._running: list[JobView] = []  # as last listed
@@ -46,8 +46,8 @@ class Questions:
 
     @property
     def are_answered(self) -> bool:
-        """Whether none waits for a worker process to show a stack; for lists of jobs see `listings`."""
-        return self._stacks.is_empty
+        """Whether none waits for what a worker process says."""
+        return self._listings.is_empty and self._stacks.is_empty
 
     def asked(self, request: Request, reply: Reply) -> bool:
         """Answer now or later. False when this is no question."""
@@ -56,13 +56,29 @@ class Questions:
             question(self, request, reply)
         return question is not None
 
+    def jobs_listed(self, child: Child) -> None:
+        """A worker process has listed its jobs, or is gone."""
+        self._listings.heard(child)
+
     def stack_shown(self, child: Child, stack: Stack) -> None:
         """A worker process said where a job is."""
         self._stacks.heard(child, stack)
 
+    def scheduled(self, states: States) -> None:
+        """The scheduler said how its schedules stand."""
+        self._schedules = states.schedules
+
     def tick(self, now: float) -> None:
-        """Tell those that wait in vain."""
+        """Answer those that have waited long enough."""
+        for answer in self._listings.pop_due(now):
+            answer()
         self._stacks.tick(now)
+
+    def _ps(self, _request: Request, reply: Reply) -> None:
+        def listed() -> None:
+            reply(Answer(exits.DONE, overview=summary.overview(self._fleet, self._about(), self._clock())))
+
+        self._listings.add(listed, self._fleet.broadcast(ListJobs()), self._clock())
 
     def _stats(self, _request: Request, reply: Reply) -> None:
         reply(Answer(exits.DONE, snapshot=stats.snapshot(self._fleet, self._totals, self._about(), self._clock())))
@@ -74,6 +90,9 @@ class Questions:
     def _history(self, request: Request, reply: Reply) -> None:
         rings = self._totals.history.minutes if request.minutes else self._totals.history.seconds
         reply(Answer(exits.DONE, history=rings.history(request.function, max(request.limit, 0))))
+
+    def _schedule(self, _request: Request, reply: Reply) -> None:
+        reply(Answer(exits.DONE, schedules=self._schedules if self._about().source.config.schedules else ()))
 
     def _jobs(self, request: Request, reply: Reply) -> None:
         self._want_jobs.append((request, reply))
@@ -109,9 +128,11 @@ class Questions:
 
 
 _QUESTIONS: Final[dict[str, Callable[[Questions, Request, Reply], None]]] = {
+    answers.PS: Questions._ps,
     answers.STATS: Questions._stats,
     answers.FAILURES: Questions._failures,
     answers.HISTORY: Questions._history,
+    answers.SCHEDULES: Questions._schedule,
     answers.JOBS: Questions._jobs,
     answers.STACK: Questions._stack,
 }

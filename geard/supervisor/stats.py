@@ -8,29 +8,16 @@ import socket
 from importlib.metadata import version
 from typing import Final
 
-from msgspec import Struct
-
 from geard import __version__
-from geard.config.load import Source
 from geard.stats.diff import ProcessDiff
 from geard.stats.snapshot import Build, GenerationStats, ProcessStats, Snapshot
 from geard.stats.totals import Totals
 from geard.supervisor.answers import JobPage, JobView, Request
 from geard.supervisor.child import Child
 from geard.supervisor.fleet import Fleet
-from geard.supervisor.summary import paused_functions, resident_bytes
+from geard.supervisor.summary import About, paused_functions, resident_bytes
 
 BUILD: Final = Build(__version__, platform.python_version(), version("gevent"))
-
-
-class About(Struct, frozen=True):
-    """What the supervisor says of itself."""
-
-    source: Source
-    state: str
-    age_seconds: float
-    last_refusal: str
-    time: float  # Unix time
 
 
 def snapshot(fleet: Fleet, totals: Totals, about: About, now: float) -> Snapshot:

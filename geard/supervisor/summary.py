@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from msgspec import Struct
+
 from geard import __version__
+from geard.config.load import Source
 from geard.config.model import Config
 from geard.errors import Problem
 from geard.supervisor.answers import Overview
@@ -15,6 +18,16 @@ from geard.supervisor.fleet import Fleet
 from geard.supervisor.pauses import NOTHING, Pauses, in_config, listed
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class About(Struct, frozen=True):
+    """What the supervisor knows of itself, beside its worker processes."""
+
+    source: Source
+    state: str
+    age_seconds: float
+    last_refusal: str
+    time: float  # Unix time
 
 
 def title(fleet: Fleet, state: str) -> str:
@@ -47,21 +60,19 @@ def paused_functions(fleet: Fleet) -> tuple[str, ...]:
     return in_config(fleet.current.paused, fleet.current.config) if fleet.current else ()
 
 
-def overview(
-    fleet: Fleet, *, config_path: str, state: str, age_seconds: float, last_refusal: str, now: float
-) -> Overview:
-    """The whole daemon for `geard ps`."""
+def overview(fleet: Fleet, about: About, now: float) -> Overview:
+    """The whole daemon for `geard ps`; `now` is of the supervisor's clock."""
     done, failed = fleet.counters
     return Overview(
         pid=os.getpid(),
         version=__version__,
-        config=config_path,
-        state=state,
-        age_seconds=age_seconds,
+        config=about.source.file,
+        state=about.state,
+        age_seconds=about.age_seconds,
         memory_bytes=resident_bytes(),
         done=done,
         failed=failed,
-        last_refusal=last_refusal,
+        last_refusal=about.last_refusal,
         generations=tuple(generation.view(now) for generation in fleet.generations),
         paused=paused_functions(fleet),
         all_paused=fleet.current is not None and not fleet.current.slots,

@@ -24,8 +24,7 @@ from geard import __version__, exits, logs
 from geard.config.load import Source
 from geard.config.model import Config
 from geard.errors import ConfigError, InvalidRequest, Problem
-from geard.messages import DumpStacks, Heartbeat, Jobs, ListJobs, ReopenLog, Stack, Suspect, Suspects
-from geard.scheduler.states import ScheduleState
+from geard.messages import DumpStacks, Heartbeat, Jobs, ReopenLog, Stack, Suspect, Suspects
 from geard.stats.totals import Totals
 from geard.supervisor import answers, summary
 from geard.supervisor.answers import Answer, Request
@@ -38,9 +37,9 @@ from geard.supervisor.pauses import NOTHING, Change, Pauses, apply_all
 from geard.supervisor.questions import Questions
 from geard.supervisor.report import Notify, Report
 from geard.supervisor.state import REFUSED, ChildState, State, capture, not_now, restore
-from geard.supervisor.stats import About
+from geard.supervisor.summary import About
 from geard.supervisor.suspects import SuspectList
-from geard.supervisor.waiting import Listings, Reloads, Reply, answer_all
+from geard.supervisor.waiting import Reloads, Reply, answer_all
 
 TURN_SECONDS: Final = 0.25
 """How late what is due by the clock alone may be: killing the stuck, starting again, telling systemd."""
@@ -89,15 +88,13 @@ class Supervisor:
         self._first_pauses = paused
         self._remember = remember
         self._reads = True  # the generation that is coming is from a new reading of the config
-        self._listings = Listings()
         self._wall_clock = wall_clock
         self._totals = Totals()
-        self._questions = Questions(self._fleet, self._totals, self._listings, self._about, clock)
+        self._questions = Questions(self._fleet, self._totals, self._about, clock)
         self._state: Literal["starting", "running", "reloading", "stopping"] = "starting"
         self._refusal = ""  # why the last reload, or the start, was refused
         self._started_at = self._last_turn = self._stop_at = clock()
         self._stops: list[Reply] = []  # wait for our end
-        self._schedules: tuple[ScheduleState, ...] = ()  # as the scheduler last told
         self._finished_jobs = self._abandoned_jobs = 0  # while stopping
         self._start_failure = exits.DONE
         self.start_problems: tuple[Problem, ...] = ()
@@ -116,8 +113,7 @@ class Supervisor:
 
     def resume(self, state: State, adopt: Callable[[Child, ChildState], None]) -> None:
         """Go on where the supervisor before us in this process has left off."""
-        self._totals = restore(state, self._fleet, adopt)
-        self._questions = Questions(self._fleet, self._totals, self._listings, self._about, self._clock)
+        self._totals.go_on_from(restore(state, self._fleet, adopt))
         self._started_at, self._refusal = state.started_at, state.refusal
         self.suspects.learn(state.suspects, self._clock())
         self._state = "running"
@@ -165,7 +161,6 @@ class Supervisor:
         return (
             self._state == "running"
             and self._fleet.is_calm(self._clock())
-            and self._listings.is_empty
             and self._questions.are_answered
             and self._report.can_wait(CALM_TURN_SECONDS)
         )
@@ -180,7 +175,7 @@ class Supervisor:
                 elif isinstance(message, Suspects):
                     self.suspects.learn(message.suspects, self._clock())
                 elif isinstance(message, Jobs):
-                    self._listings.heard(child)
+                    self._questions.jobs_listed(child)
                 elif isinstance(message, Stack):
                     self._questions.stack_shown(child, message)
             case Exited(child=child, status=status):
@@ -201,7 +196,7 @@ class Supervisor:
             case Loaded(outcome=outcome):
                 self._loaded(outcome)
             case Scheduled(states=states):
-                self._schedules = states.schedules
+                self._questions.scheduled(states)
             case SourcesChanged(paths=paths):
                 log.info("changed: %s", ", ".join(paths))
                 self._reload()
@@ -214,8 +209,6 @@ class Supervisor:
         self._last_turn = now
         self._fleet.tick(now)
         self._settle_incoming(now)
-        for answer in self._listings.pop_due(now):
-            answer()
         self._questions.tick(now)
         self._totals.tick(self._wall_clock())
         self._tell_suspects(self.suspects.forget_old(now))
@@ -238,7 +231,7 @@ class Supervisor:
                     child,
                     count_jobs(len(suspects)),
                 )
-        self._listings.heard(child)
+        self._questions.jobs_listed(child)
         if child.incompatible and self._state == "running" and not self._fleet.is_served:
             self._cannot_go_on(child)
         if self._state == "stopping":
@@ -415,12 +408,6 @@ class Supervisor:
     def _dump_stacks(self) -> None:
         self._fleet.broadcast(DumpStacks())
 
-    def _ps(self, reply: Reply) -> None:
-        self._listings.add(lambda: reply(self._overview), self._fleet.broadcast(ListJobs()), self._clock())
-
-    def _schedules_asked(self, reply: Reply) -> None:
-        reply(Answer(exits.DONE, schedules=self._schedules if self._source.config.schedules else ()))
-
     def _upgrade_asked(self, reply: Reply) -> None:
         if self._upgrade is None or self.not_at_rest:
             reply(Answer(exits.TIMED_OUT, f"{REFUSED}: {self.not_at_rest}; try again"))
@@ -454,19 +441,6 @@ class Supervisor:
     def _status_line(self) -> str:
         return summary.status_line(self._fleet, self._state, self._refusal)
 
-    @property
-    def _overview(self) -> Answer:
-        now = self._clock()
-        overview = summary.overview(
-            self._fleet,
-            config_path=self._source.file,
-            state=self._state,
-            age_seconds=now - self._started_at,
-            last_refusal=self._refusal,
-            now=now,
-        )
-        return Answer(exits.DONE, overview=overview)
-
 
 def _say_paused(reply: Reply, change: Change, outcome: Answer) -> None:
     """The outcome of a reload that was to pause or resume functions."""
@@ -485,9 +459,7 @@ SIGNALS: Final[dict[int, tuple[str, Callable[[Supervisor], None]]]] = {
     signal.SIGUSR2: ("log the stack of each busy greenlet", Supervisor._dump_stacks),
 }
 REQUESTS: Final[dict[str, Callable[[Supervisor, Reply], None]]] = {
-    answers.PS: Supervisor._ps,
     answers.RELOAD: Supervisor._reload,
-    answers.SCHEDULES: Supervisor._schedules_asked,
     answers.STOP: Supervisor._stop_asked,
     answers.UPGRADE: Supervisor._upgrade_asked,
     answers.STOP_NOW: Supervisor._stop_now_asked,
