@@ -5,6 +5,7 @@ A request is `{"command": "ps"}`; the answer is an Answer. Loads neither gevent 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -130,6 +131,16 @@ class Answer(Struct, frozen=True):
     stack: str = ""  # to STACK: as a traceback shows it
     schedules: tuple[ScheduleState, ...] | None = None  # to SCHEDULES
     identity: Identity | None = None  # to WHO
+
+
+Reply = Callable[[Answer], None]
+"""Gives a command its answer: called once, now or when there is an outcome."""
+
+
+def answer_all(replies: Iterable[Reply], answer: Answer) -> None:
+    """Give each of them the answer."""
+    for reply in replies:
+        reply(answer)
 
 
 _encoder = msgspec.json.Encoder()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -11,7 +10,7 @@ from geard.config.load import Source
 from geard.errors import ConfigError
 from geard.messages import FromChild
 from geard.scheduler.states import States
-from geard.supervisor.answers import Answer, Request
+from geard.supervisor.answers import Reply, Request
 
 if TYPE_CHECKING:
     from geard.supervisor.child import Child
@@ -44,10 +43,10 @@ class Loaded(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """A request from the control socket. `reply` is called once, now or when there is an outcome."""
+    """A request from the control socket."""
 
     request: Request
-    reply: Callable[[Answer], None]
+    reply: Reply
 
 
 class Scheduled(Struct, frozen=True):

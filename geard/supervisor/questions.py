@@ -17,11 +17,11 @@ from geard.messages import ListJobs, ShowStack, Stack
 from geard.scheduler.states import ScheduleState, States
 from geard.stats.totals import Totals
 from geard.supervisor import answers, stats, summary
-from geard.supervisor.answers import Answer, JobView, Request
+from geard.supervisor.answers import Answer, JobView, Reply, Request
 from geard.supervisor.child import Child
 from geard.supervisor.fleet import Fleet
 from geard.supervisor.summary import About
-from geard.supervisor.waiting import Listings, Reply, Stacks
+from geard.supervisor.waiting import Listings, Stacks
 
 LISTED_SECONDS: Final = 1.0
 SHOWN_SECONDS: Final = 0.5

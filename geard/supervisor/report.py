@@ -30,11 +30,20 @@ class Notify(Protocol):
 
 
 class Report:
-    """Tells each change at once, and once a second how things are."""
+    """Tells each change at once, and once a second how things are, in the words of `status_line` and `title`."""
 
-    def __init__(self, notify: Notify, set_title: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        notify: Notify,
+        set_title: Callable[[str], None],
+        *,
+        status_line: Callable[[], str],
+        title: Callable[[], str],
+    ) -> None:
         self._notify = notify
         self._set_title = set_title
+        self._status_line = status_line
+        self._title = title
         self._told_at = self._watchdog_at = NEVER
 
     def reloading(self) -> None:
@@ -42,9 +51,9 @@ class Report:
         self._notify.send(*sd_notify.reloading(), sd_notify.status("reloading"))
         self._told_at = NEVER
 
-    def ready(self, status_line: str) -> None:
+    def ready(self) -> None:
         """The daemon serves, after its start or after a reload, whatever its outcome."""
-        self._notify.send(sd_notify.READY, sd_notify.status(status_line))
+        self._notify.send(sd_notify.READY, sd_notify.status(self._status_line()))
         self._told_at = NEVER
 
     def stopping(self) -> None:
@@ -65,12 +74,12 @@ class Report:
         """Whether a second has passed since `how_it_is`, or something has changed."""
         return now - self._told_at >= TELL_SECONDS
 
-    def how_it_is(self, status_line: str, title: str, now: float, *, goes_on: bool) -> None:
+    def how_it_is(self, now: float, *, goes_on: bool) -> None:
         """Status line and title. `goes_on`: it is starting, reloading or stopping, and needs more time for that."""
         self._told_at = now
         going_on = [sd_notify.extend_timeout(EXTEND_SECONDS)] if goes_on else []
-        self._notify.send(sd_notify.status(status_line), *going_on)
-        self._set_title(title)
+        self._notify.send(sd_notify.status(self._status_line()), *going_on)
+        self._set_title(self._title())
 
     def alive(self, children: Sequence[Child], hang_timeout_seconds: float, now: float) -> None:
         """The loop turns; say so if the children make progress too."""

@@ -23,12 +23,11 @@ import msgspec
 
 from geard import exits, logs
 from geard.supervisor import signals
-from geard.supervisor.answers import Answer
+from geard.supervisor.answers import Answer, Reply
 from geard.supervisor.companions import Companions
 from geard.supervisor.process import WorkerProcess
 from geard.supervisor.state import REFUSED, State, load
 from geard.supervisor.supervisor import SIGNALS, Supervisor
-from geard.supervisor.waiting import Reply
 
 VARIABLE: Final = "GEARD_UPGRADE"
 """Names the inherited descriptor of the state in the environment of the new supervisor."""

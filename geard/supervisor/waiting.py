@@ -1,9 +1,6 @@
-"""Commands that wait for an answer from the supervisor: for the outcome of a reload, the list of jobs, or a stack.
+"""Commands that wait for the word of worker processes: for the list of their jobs, or a stack.
 
-Rules:
-- While a reload is under way, any number of further ones become a single one after it: the config may have changed
-  since this one read it. Each asker gets the outcome of the reload that began after it asked.
-- Nobody waits for what a stuck process would say longer than LISTING_SECONDS.
+Rule: nobody waits for what a stuck process would say longer than LISTING_SECONDS.
 """
 
 from __future__ import annotations
@@ -15,54 +12,11 @@ from msgspec import Struct
 
 from geard import exits
 from geard.messages import Stack
-from geard.supervisor.answers import Answer
+from geard.supervisor.answers import Answer, Reply
 from geard.supervisor.child import Child
-from geard.supervisor.pauses import Change
-
-Reply = Callable[[Answer], None]
 
 LISTING_SECONDS: Final = 1.0
 JOB_IS_GONE: Final = "no such job runs here any more"
-
-
-class Reloads:
-    """The reload under way and the one after it, and who waits for each. To pause or resume functions is a reload that
-    need not read the config."""
-
-    def __init__(self) -> None:
-        self.another_is_wanted = False
-        self.another_reads = False  # the config again
-        self.changes: list[Change] = []  # of what is paused, by the one under way
-        self._changes_of_next: list[Change] = []
-        self._waiting: list[Reply] = []
-        self._waiting_for_next: list[Reply] = []
-
-    def begin(self, reply: Reply | None) -> None:
-        """A reload begins, asked for by `reply` and by all who wait for the next."""
-        self._waiting = [*self._waiting_for_next, *([reply] if reply else [])]
-        self.changes, self._changes_of_next = self._changes_of_next, []
-        self._waiting_for_next, self.another_is_wanted, self.another_reads = [], False, False
-
-    def change(self, change: Change) -> None:
-        """Have the next one pause or resume functions."""
-        self._changes_of_next.append(change)
-
-    def want_another(self, reply: Reply | None, *, reads: bool) -> None:
-        """Another one is asked for while this one is under way."""
-        self.another_is_wanted = True
-        self.another_reads |= reads
-        self._waiting_for_next += [reply] if reply else []
-
-    def finish(self, answer: Answer) -> None:
-        """The one under way is over: tell those who wait for it."""
-        waiting, self._waiting = self._waiting, []
-        answer_all(waiting, answer)
-
-    def cancel(self, answer: Answer) -> None:
-        """There will be none: tell everybody."""
-        self.finish(answer)
-        self.begin(None)
-        self.finish(answer)
 
 
 class Listing(Struct):
@@ -144,9 +98,3 @@ class Stacks:
 def _no_stack(waiter: StackWaiter) -> Answer:
     held_by = f": {waiter.child.blocked_by} holds its loop" if waiter.child.blocked_by else ""
     return Answer(exits.TIMED_OUT, f"{waiter.child} does not answer{held_by}")
-
-
-def answer_all(replies: list[Reply], answer: Answer) -> None:
-    """Give each of them the answer."""
-    for reply in replies:
-        reply(answer)
