@@ -22,12 +22,11 @@ from geard import __version__, exits, logs
 from geard.config.load import Source
 from geard.config.model import Config
 from geard.errors import Problem
-from geard.messages import DumpStacks, Heartbeat, Jobs, ReopenLog, Stack, Suspect, Suspects
+from geard.messages import DumpStacks, Heartbeat, Jobs, ReopenLog, Stack, Suspects
 from geard.stats.totals import Totals
 from geard.supervisor import answers, summary
 from geard.supervisor.answers import Answer, Reply, Request
 from geard.supervisor.child import Child
-from geard.supervisor.decisions import count_jobs
 from geard.supervisor.events import Asked, Event, Exited, Loaded, Received, Scheduled, Signalled, SourcesChanged
 from geard.supervisor.fleet import Fleet
 from geard.supervisor.generation import Generation
@@ -84,7 +83,7 @@ class Supervisor:
             title=lambda: summary.title(self._fleet, self._state),
         )
         self._fleet = Fleet(spawn)
-        self.suspects = SuspectList()
+        self.suspects = SuspectList(self._fleet.tell_all)
         """The jobs that a new worker process must set apart."""
         self._totals = Totals()
         self._questions = Questions(self._fleet, self._totals, self._about, clock)
@@ -214,7 +213,7 @@ class Supervisor:
         self._reloads.tick(now)
         self._questions.tick(now)
         self._totals.tick(self._wall_clock())
-        self._tell_suspects(self.suspects.forget_old(now))
+        self.suspects.tick(now)
         if self._stop.has_begun and not self._fleet.children:
             self.exit_code = self._stop.end()
         self._report.alive(self._fleet.children, self._source.config.hang_timeout_seconds, now)
@@ -224,23 +223,11 @@ class Supervisor:
     def _exited(self, child: Child, status: int) -> None:
         self._totals.gone(child, child.end_reason(status), self._wall_clock())
         self._fleet.exited(child, status, self._clock())
-        if child.died_by_itself:
-            suspects = self.suspects.died_with(child.suspects, self._clock())
-            self._tell_suspects(suspects)
-            if suspects:
-                log.warning(
-                    "what was in flight in %s runs with nothing else in its process from now on: %s at most",
-                    child,
-                    count_jobs(len(suspects)),
-                )
+        self.suspects.exited(child, self._clock())
         self._questions.jobs_listed(child)
         if child.incompatible and self._state == "running" and not self._fleet.is_served:
             self._cannot_go_on(child)
         self._stop.exited(child)
-
-    def _tell_suspects(self, suspects: tuple[Suspect, ...]) -> None:
-        if suspects:
-            self._fleet.tell_all(Suspects(suspects))
 
     # --- start and stop -------------------------------------------------------------------------------------------
 

@@ -880,12 +880,14 @@ def test_a_death_that_was_asked_for_makes_no_suspects_but_that_of_a_stuck_proces
 
 
 def test_suspects_are_bounded_in_number_and_age() -> None:
-    known = SuspectList()
-    known.died_with([(SERVER, b"H:%d" % number) for number in range(MOST_SUSPECTS + 5)], 0.0)
+    told: list[Suspects] = []
+    known = SuspectList(told.append)
+    known.learn([Suspect(SERVER, f"H:{number}", 1) for number in range(MOST_SUSPECTS + 5)], 0.0)
     assert len(known) == MOST_SUSPECTS
     assert next(iter(known)).handle == "H:5"
     known.learn([Suspect(SERVER, "\xff", 1)], 10.0)
-    assert {suspect.deaths for suspect in known.forget_old(KEPT_SECONDS)} == {0}
+    known.tick(KEPT_SECONDS)
+    assert {suspect.deaths for message in told for suspect in message.suspects} == {0}
     assert [suspect.handle for suspect in known] == ["\xff"]
 
 
