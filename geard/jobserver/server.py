@@ -15,16 +15,14 @@ Rules:
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import os
 import signal
 import socket
-import ssl
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import gevent
 from gevent.event import Event
@@ -32,24 +30,21 @@ from setproctitle import setproctitle
 
 from geard.errors import GeardError
 from geard.jobserver import admin
-from geard.jobserver.connection import READABLE, Connection
-from geard.jobserver.listeners import allow_files, tls_context
+from geard.jobserver.acceptor import Acceptor
+from geard.jobserver.commits import Commits
+from geard.jobserver.connection import Connection
 from geard.jobserver.options import Options
 from geard.jobserver.requests import HANDLERS
 from geard.jobserver.rules import Rules
 from geard.jobserver.state import Peer
-from geard.jobserver.store import CannotStore, Store
+from geard.jobserver.store import Store
 from geard.jobserver.turns import SLICE_SECONDS, Turns
 from geard.printable import printable
 
 log = logging.getLogger(__name__)
 
-ACCEPTS_PER_TURN: Final = 64
-ACCEPT_PAUSE_SECONDS: Final = 1.0  # when there are no more file descriptors
 LONGEST_WAIT_SECONDS: Final = 1.0  # for a delayed job: the clock may be set meanwhile
 SWEEPS: Final = 4  # in a stall timeout
-STORE_RETRY_SECONDS: Final = 1.0
-SPARE_FILES: Final = 64
 TURN_COST: Final = 1_000_000
 """Of `Rules.spent`: what the requests of one connection may cost before others have their turn."""
 COLLECT: Final = (50_000, 1, 1_000_000)
@@ -68,29 +63,26 @@ class JobServer:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.options = options = options or Options()
-        self._listeners = listeners
         self._clock = clock
-        self._tls = tls_context(options)
-        self._store = Store(options.queue) if options.queue else None
+        loop = self._loop = gevent.get_hub().loop
+        self._acceptor = Acceptor(listeners, options, loop, self._open)
+        store = Store(options.queue) if options.queue else None
         self.rules = Rules(
             b"H:%b:" % printable(os.fsencode(socket.gethostname()).decode(errors="backslashreplace")).encode(),
             max_queue=options.max_queue,
             job_retries=options.job_retries,
-            durable=self._store is not None,
-            first_number=self._store.next_number if self._store else 1,
+            durable=store is not None,
+            first_number=store.next_number if store else 1,
         )
-        if self._store:
-            for job in self._store.jobs():
+        if store:
+            for job in store.jobs():
                 self.rules.restore(*job)
+        self._commits = Commits(store, self.rules) if store else None
         self._closed = False
         self._connections: set[Connection] = set()
         self._stop = Event()
-        self._full = False
         self._late_tick = False  # there was more to tick than in one go
-        self._store_fails = False
         self._due: float | None = None  # when the timer is set to
-        loop = self._loop = gevent.get_hub().loop
-        self._acceptors = [loop.io(listener.fileno(), READABLE) for listener in listeners]
         self._turns = Turns(loop, self._take_turn)
         self._end_of_turn_watcher = loop.prepare(ref=False)
         self._timer = loop.timer(0, ref=False)
@@ -103,7 +95,7 @@ class JobServer:
     @property
     def addresses(self) -> list[str]:
         """Where it listens."""
-        return [_name(listener.getsockname()) for listener in self._listeners]
+        return self._acceptor.addresses
 
     def run(self, *, on_ready: Callable[[], None] = lambda: None) -> None:
         """Serve until `stop`, TERM or INT, in a process of its own. The queue file is whole when this returns."""
@@ -124,17 +116,14 @@ class JobServer:
 
     def start(self) -> None:
         """Accept connections, in gevent's loop."""
-        allow_files(self.options.max_connections + SPARE_FILES)
-        self._start_accepting()
+        self._acceptor.start()
         self._end_of_turn_watcher.start(self._end_of_turn)
         self._sweeper.start(self._sweep)
         log.info("job server on %s, jobs in its queues: %d", ", ".join(self.addresses), len(self.rules.jobs))
 
     def stop_accepting(self) -> None:
         """Leave the addresses to others. Who is connected is still served. Idempotent."""
-        for listener, acceptor in zip(self._listeners, self._acceptors, strict=True):
-            acceptor.stop()
-            listener.close()
+        self._acceptor.stop()
 
     def stop(self) -> None:
         """Let `run` return. Idempotent."""
@@ -148,57 +137,20 @@ class JobServer:
         self._stop.set()
         self._turns.finish()
         self._end_of_turn()
-        self.stop_accepting()
-        for watcher in (*self._acceptors, self._end_of_turn_watcher, self._timer, self._sweeper):
+        self._acceptor.close()
+        for watcher in (self._end_of_turn_watcher, self._timer, self._sweeper):
             watcher.stop()
             watcher.close()
         self._turns.close()
         for connection in self._connections:
             connection.close()
         self._connections.clear()
-        if self._store:
-            self._store.close()
+        if self._commits:
+            self._commits.close()
 
     # --- connections ----------------------------------------------------------------------------------------------
 
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTS_PER_TURN):
-            try:
-                sock, address = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._pause_accepting(error)
-                    return
-                continue  # the peer left before we came to it
-            if len(self._connections) >= self.options.max_connections:
-                if not self._full:
-                    self._full = True
-                    log.warning("%d connections are the limit: more are closed", len(self._connections))
-                sock.close()
-                continue
-            self._open(sock, str(address[0]) if isinstance(address, tuple) else "local")
-
-    def _pause_accepting(self, error: OSError) -> None:
-        log.error("cannot accept connections: %s; trying again in a second", error.strerror)
-        for acceptor in self._acceptors:
-            acceptor.stop()
-        gevent.spawn_later(ACCEPT_PAUSE_SECONDS, self._start_accepting)
-
-    def _start_accepting(self) -> None:
-        for listener, acceptor in zip(self._listeners, self._acceptors, strict=True):
-            if listener.fileno() >= 0:  # it may have been closed meanwhile
-                acceptor.start(self._accept, listener)
-
     def _open(self, sock: socket.socket, host: str) -> None:
-        sock.setblocking(False)
-        if self._tls:
-            try:
-                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            except (OSError, ssl.SSLError):
-                sock.close()
-                return
         connection = Connection(
             sock,
             host,
@@ -289,8 +241,8 @@ class JobServer:
             return
         log.debug("%s", reason)
         self._connections.discard(connection)
-        self._full = False
         connection.close()
+        self._acceptor.gone()
         self._turns.add_errand(self.rules.depart(connection))
 
     def _sweep(self) -> None:
@@ -307,8 +259,8 @@ class JobServer:
         rules = self.rules
         if self._late_tick:
             self._tick()
-        if rules.staged or (rules.ended and not self._store_fails):
-            self._commit()
+        if self._commits:
+            self._commits.end_turn()
         unsent, rules.unsent = rules.unsent, []
         self._send(unsent)
         self._turns.run()
@@ -326,29 +278,6 @@ class JobServer:
                     self._write(peer)
                     late = time.perf_counter() > deadline
 
-    def _commit(self) -> None:
-        rules = self.rules
-        if self._store is None:
-            return
-        added, ended = rules.to_store(), rules.ended
-        try:
-            self._store.commit(added, ended, rules.next_number)
-        except CannotStore as error:
-            if not self._store_fails:
-                log.error("%s; background jobs are refused until it can be written", error)
-                gevent.spawn_later(STORE_RETRY_SECONDS, self._retry_store)
-            self._store_fails = True
-            rules.refuse("Job server cannot store the job")
-            return
-        if self._store_fails:
-            log.info("the queue file can be written again")
-            self._store_fails = False
-        rules.ended = []
-        rules.admit()
-
-    def _retry_store(self) -> None:
-        self._store_fails = False  # the end of this turn tries again
-
     def _set_timer(self) -> None:
         now = self._clock()
         due = self.rules.next_due(now)
@@ -365,10 +294,3 @@ class JobServer:
     def _tick(self) -> None:
         self._due = None
         self._late_tick = self.rules.tick(self._clock())
-
-
-def _name(address: Any) -> str:
-    if not isinstance(address, tuple):
-        return str(address)
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
