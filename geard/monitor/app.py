@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -34,8 +34,6 @@ from geard.supervisor.answers import Request
 MAX_BODY_BYTES: Final = 64 * 1024
 HERE: Final = Path(__file__).parent
 MOST: Final = 10_000
-
-T = TypeVar("T")
 
 log = logging.getLogger("geard.monitor")
 
@@ -142,7 +140,7 @@ class Site:
         if daemon is None:
             abort(404, "no such daemon")
         asked = Request("", pid=_number("pid"), handle=request.args.get("handle", ""))
-        stack = self._ask(asked, daemon.source.stack)
+        stack = self._state.recall(daemon.source.stack, asked)
         return self._render("stack", {"stack": stack, "handle": asked.handle, "pid": asked.pid})
 
     def static(self, name: str) -> Response:
@@ -278,26 +276,23 @@ class Site:
 
     def api_jobs(self) -> Response:
         asked = Request("", function=_text("function"), limit=_number("limit", 100), offset=_number("offset"))
-        return _json(self._ask(asked, self._state.own.source.jobs))
+        return _json(self._state.recall(self._state.own.source.jobs, asked))
 
     def api_failures(self) -> Response:
         asked = Request("", function=_text("function"), limit=_number("limit", 100), after=_number("after"))
-        return _json(self._ask(asked, self._state.own.source.failures))
+        return _json(self._state.recall(self._state.own.source.failures, asked))
 
     def api_history(self) -> Response:
         minutes = bool(_number("minutes"))
         asked = Request("", function=_text("function"), limit=_number("limit", 900), minutes=minutes)
-        return _json(self._ask(asked, self._state.own.source.history))
+        return _json(self._state.recall(self._state.own.source.history, asked))
 
     def api_stack(self) -> Response:
         asked = Request("", pid=_number("pid"), handle=_text("handle"))
-        return _json({"stack": self._ask(asked, self._state.own.source.stack)})
+        return _json({"stack": self._state.recall(self._state.own.source.stack, asked)})
 
     def api_chart(self) -> Response:
         return _json(pages.history(self._state, _text("function"), _text("span"), _number("after"), time.time()))
-
-    def _ask(self, asked: Request, ask: Callable[[Request], T]) -> T:
-        return self._state.recall(f"{ask!r} {asked}", lambda: ask(asked))
 
     # --- errors ---------------------------------------------------------------------------------------------------
 

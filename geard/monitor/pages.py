@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
@@ -146,7 +147,7 @@ def running(state: State, query: Query) -> dict[str, Any]:
     total, silent = 0, []
     for daemon in state.daemons:
         try:
-            found = state.recall(f"jobs {daemon.name} {request}", lambda d=daemon: d.source.jobs(request))  # type: ignore[misc]
+            found = state.recall(daemon.source.jobs, request)
         except GeardError as error:
             silent.append((daemon, str(error)))
             continue
@@ -255,14 +256,7 @@ def history(state: State, function: str, span: str, after: int, now: float) -> d
     if 0 < now - after < points * step:
         points = int((now - after) / step) + 2
     request = Request("", function=function, limit=points, minutes=minutes)
-    found = []
-    for daemon in state.daemons:
-        try:
-            history = state.recall(f"history {daemon.name} {request}", lambda d=daemon: d.source.history(request))  # type: ignore[misc]
-        except GeardError:
-            continue
-        found += [history] if history else []
-    together = added(found)
+    together = added(filter(None, state.recall_all(lambda source: source.history, request)))
     rings = state.waiting.minutes if minutes else state.waiting.seconds
     return _columns(together, rings.history(function, points), step, after, state.started_at)
 
@@ -311,14 +305,8 @@ def link(base_path: str, name: str, /, **query: object) -> str:
 
 
 def _failures(state: State, request: Request) -> list[Failure]:
-    found: list[Failure] = []
-    for daemon in state.daemons:
-        try:
-            failures = state.recall(f"failures {daemon.name} {request}", lambda d=daemon: d.source.failures(request))  # type: ignore[misc]
-        except GeardError:
-            continue  # that it does not answer is said on top of the page
-        found += failures
-    return sorted(found, key=lambda failure: -failure.time)
+    found = state.recall_all(lambda source: source.failures, request)
+    return sorted(chain.from_iterable(found), key=lambda failure: -failure.time)
 
 
 def _failure_counts(state: State) -> dict[tuple[str, str], int]:

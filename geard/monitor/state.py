@@ -11,12 +11,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from geard.errors import GeardError
-from geard.monitor.daemons import POLL_SECONDS, ControlSocket, Daemon, DaemonState, daemons_of
+from geard.monitor.daemons import POLL_SECONDS, ControlSocket, Daemon, DaemonState, Source, daemons_of
 from geard.monitor.jobservers import JobServerView, JobServerWatch, Queue
 from geard.monitor.letters import LettersWatch
 from geard.monitor.schedules import SchedulesWatch
@@ -56,7 +57,7 @@ class State:
         self._second = 0
         self.started_at = clock()  # before that nobody noted what waits
         self._is_seeded = False
-        self._recalled: dict[str, Any] = {}
+        self._recalled: dict[tuple[Callable[[Request], Any], Request], Any] = {}
         self._asked = 0
 
     def start(self) -> None:
@@ -127,16 +128,25 @@ class State:
         first, middle, last = trend[0], trend[len(trend) // 2], trend[-1]
         return last > 10 and first < middle < last and last > 1.2 * first
 
-    def recall(self, what: str, ask: Callable[[], T]) -> T:
-        """What `ask` answers, or answered this second to somebody else. Raises what it raises.
+    def recall(self, ask: Callable[[Request], T], request: Request) -> T:
+        """What a daemon's source answers to `ask`, or answered this second to somebody else. Raises what it raises.
 
         However the monitor is hammered, it asks the supervisor MOST_QUESTIONS times a second at most."""
-        if what not in self._recalled:
+        question = ask, request
+        if question not in self._recalled:
             if self._asked >= MOST_QUESTIONS:
                 raise GeardError("too many questions in this second: ask again")
             self._asked += 1
-            self._recalled[what] = ask()
-        found: T = self._recalled[what]
+            self._recalled[question] = ask(request)
+        found: T = self._recalled[question]
+        return found
+
+    def recall_all(self, asks: Callable[[Source], Callable[[Request], T]], request: Request) -> list[T]:
+        """The same of every daemon that answers. That one does not is said on top of each page."""
+        found = []
+        for daemon in self.daemons:
+            with suppress(GeardError):
+                found.append(self.recall(asks(daemon.source), request))
         return found
 
     def seed_sparks(self) -> None:
