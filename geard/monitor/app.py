@@ -20,8 +20,8 @@ from werkzeug.wrappers import Response as AnyResponse
 from geard import __version__, exits
 from geard.deadletters.store import Filter
 from geard.errors import GeardError
+from geard.monitor import chart, health, pages
 from geard.monitor import format as formats
-from geard.monitor import health, pages
 from geard.monitor.daemons import RELOAD_SECONDS
 from geard.monitor.files import Static
 from geard.monitor.live import Live, TooManyStreams
@@ -292,7 +292,7 @@ class Site:
         return _json({"stack": self._state.recall(self._state.own.source.stack, asked)})
 
     def api_chart(self) -> Response:
-        return _json(pages.history(self._state, _text("function"), _text("span"), _number("after"), time.time()))
+        return _json(chart.columns(self._state, _text("function"), _text("span"), _number("after"), time.time()))
 
     # --- errors ---------------------------------------------------------------------------------------------------
 
