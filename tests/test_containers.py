@@ -154,7 +154,7 @@ def test_a_field_that_kubernetes_does_not_know_would_be_found() -> None:
 
 
 def test_the_probes_and_the_pod_monitor_ask_what_the_monitor_answers() -> None:
-    routes = (ROOT / "geard/monitor/app.py").read_text()
+    routes = (ROOT / "geard/monitor/api.py").read_text()
     probes = {name: CONTAINER[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert {name: probe["path"] for name, probe in probes.items()} == {
         "startupProbe": "/health/live",

@@ -1,4 +1,4 @@
-"""The Flask app: pages, API, metrics, health, and what may be done. Everything is answered from State.
+"""The Flask app: the pages, what may be done there, and what programs read (api.py). All is answered from State.
 
 Rule: a request waits for the supervisor at most a few seconds, and for a job server only when it drops a job there.
 """
@@ -6,13 +6,11 @@ Rule: a request waits for the supervisor at most a few seconds, and for a job se
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl, urlsplit
 
-import msgspec
 from flask import Flask, Response, abort, g, redirect, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
@@ -20,12 +18,12 @@ from werkzeug.wrappers import Response as AnyResponse
 from geard import __version__, exits
 from geard.deadletters.store import Filter
 from geard.errors import GeardError
-from geard.monitor import chart, health, pages
 from geard.monitor import format as formats
+from geard.monitor import pages
+from geard.monitor.api import Api, as_json, number
 from geard.monitor.daemons import RELOAD_SECONDS
 from geard.monitor.files import Static
 from geard.monitor.live import Live, TooManyStreams
-from geard.monitor.metrics import Metrics
 from geard.monitor.security import Security
 from geard.monitor.state import State
 from geard.supervisor import answers
@@ -33,7 +31,6 @@ from geard.supervisor.answers import Request
 
 MAX_BODY_BYTES: Final = 64 * 1024
 HERE: Final = Path(__file__).parent
-MOST: Final = 10_000
 
 log = logging.getLogger("geard.monitor")
 
@@ -47,7 +44,7 @@ def make_app(state: State) -> Flask:
     app.jinja_env.globals["percent"] = formats.percent
     security = Security(app, state.start_line.monitor)
     site = Site(app, state, security)
-    for rule, handler in site.routes().items():
+    for rule, handler in (*site.routes().items(), *Api(state).routes().items()):
         app.add_url_rule(rule, handler.__name__, handler)
     for rule, handler in () if security.read_only else site.actions().items():
         app.add_url_rule(rule, handler.__name__, handler, methods=["POST"])
@@ -64,7 +61,6 @@ class Site:
         self._state = state
         self._security = security
         self._base_path = state.start_line.monitor.base_path
-        self._metrics = Metrics(state)
         self._static = Static(HERE / "static")
         self._live = Live(state, self._render_live)
 
@@ -82,17 +78,6 @@ class Site:
             "/schedules": self.schedules,
             "/stack": self.stack,
             "/events": self.events,
-            "/metrics": self.metrics,
-            "/health/live": self.health_live,
-            "/health/ready": self.health_ready,
-            "/api/state": self.api_state,
-            "/api/problems": self.api_problems,
-            "/api/functions": self.api_functions,
-            "/api/jobs": self.api_jobs,
-            "/api/failures": self.api_failures,
-            "/api/history": self.api_history,
-            "/api/stack": self.api_stack,
-            "/api/chart": self.api_chart,
             "/static/<name>": self.static,
         }
 
@@ -139,7 +124,7 @@ class Site:
         daemon = next((each for each in self._state.daemons if each.name == request.args.get("daemon")), None)
         if daemon is None:
             abort(404, "no such daemon")
-        asked = Request("", pid=_number("pid"), handle=request.args.get("handle", ""))
+        asked = Request("", pid=number("pid"), handle=request.args.get("handle", ""))
         stack = self._state.recall(daemon.source.stack, asked)
         return self._render("stack", {"stack": stack, "handle": asked.handle, "pid": asked.pid})
 
@@ -204,7 +189,7 @@ class Site:
         return self._done("processes", answer.exit_code, answer.message)
 
     def replace(self) -> AnyResponse:
-        answer = self._state.control.ask(Request(answers.REPLACE, pid=_number("pid")))
+        answer = self._state.control.ask(Request(answers.REPLACE, pid=number("pid")))
         return self._done("processes", answer.exit_code, answer.message)
 
     def drop(self) -> AnyResponse:
@@ -244,55 +229,9 @@ class Site:
     def _done(self, page: str, code: int, message: str, **query: object) -> AnyResponse:
         """Back to the page, with the outcome; as JSON for a program."""
         if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
-            return _json({"ok": code == exits.DONE, "message": message}, 200 if code == exits.DONE else 409)
+            return as_json({"ok": code == exits.DONE, "message": message}, 200 if code == exits.DONE else 409)
         said = ("" if code == exits.DONE else "! ") + message[:2000]
         return redirect(pages.link(self._base_path, page, said=said, **query), 303)
-
-    # --- for programs ---------------------------------------------------------------------------------------------
-
-    def metrics(self) -> Response:
-        names = request.args.getlist("name[]")
-        text, content_type = self._metrics.exposition(request.headers.get("Accept", ""), names)
-        return Response(text, content_type=content_type)
-
-    def health_live(self) -> Response:
-        return self._health(health.live(self._state.own))
-
-    def health_ready(self) -> Response:
-        views = [watch.view() for watch in self._state.watches]
-        return self._health(health.ready(self._state.own, views))
-
-    def _health(self, found: health.Health) -> Response:
-        return _json(found if g.known else {"ok": found.ok}, 200 if found.ok else 503)
-
-    def api_state(self) -> Response:
-        return _json(self._state.own_state())
-
-    def api_problems(self) -> Response:
-        return _json(pages.found_problems(self._state))
-
-    def api_functions(self) -> Response:
-        return _json({row.name: row for row in pages.function_rows(self._state)})
-
-    def api_jobs(self) -> Response:
-        asked = Request("", function=_text("function"), limit=_number("limit", 100), offset=_number("offset"))
-        return _json(self._state.recall(self._state.own.source.jobs, asked))
-
-    def api_failures(self) -> Response:
-        asked = Request("", function=_text("function"), limit=_number("limit", 100), after=_number("after"))
-        return _json(self._state.recall(self._state.own.source.failures, asked))
-
-    def api_history(self) -> Response:
-        minutes = bool(_number("minutes"))
-        asked = Request("", function=_text("function"), limit=_number("limit", 900), minutes=minutes)
-        return _json(self._state.recall(self._state.own.source.history, asked))
-
-    def api_stack(self) -> Response:
-        asked = Request("", pid=_number("pid"), handle=_text("handle"))
-        return _json({"stack": self._state.recall(self._state.own.source.stack, asked)})
-
-    def api_chart(self) -> Response:
-        return _json(chart.columns(self._state, _text("function"), _text("span"), _number("after"), time.time()))
 
     # --- errors ---------------------------------------------------------------------------------------------------
 
@@ -308,20 +247,7 @@ class Site:
 
     def _error(self, code: int, text: str) -> AnyResponse:
         if request.path.startswith(("/api/", "/metrics", "/health/", "/events", "/static/")):
-            return _json({"error": text}, code)
+            return as_json({"error": text}, code)
         if not getattr(g, "known", False):
             return Response(f"{text}\n", code, mimetype="text/plain")
         return Response(self._render("error", {"code": code, "text": text}, query={}), code, mimetype="text/html")
-
-
-def _text(name: str) -> str:
-    return request.args.get(name, "")
-
-
-def _number(name: str, default: int = 0) -> int:
-    text, most = request.values.get(name, ""), MOST if name in ("limit", "offset") else 2**40
-    return min(int(text), most) if text.isdecimal() and len(text) < 12 else default
-
-
-def _json(value: object, code: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), code, mimetype="application/json")
