@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import click
 import msgspec
 
+from geard import interpreter
 from geard.config import default_path, read_config
 from geard.config.model import Monitor
 from geard.config.monitor import with_listen
@@ -41,5 +41,5 @@ def monitor(path: Path, listen: str | None, verbose: bool) -> None:
     os.close(writing)
     os.dup2(reading, 0)
     # A process of its own, since what it runs must be patched before anything is imported.
-    command = [sys.executable, "-P", "-m", "gevent.monkey", "--module", "geard.monitor.process"]
-    os.execv(sys.executable, command)  # noqa: S606 - there is no shell, which the rule would have
+    program, *_ = command = interpreter.patched("geard.monitor.process")
+    os.execv(program, command)  # noqa: S606 - there is no shell, which the rule would have

@@ -13,10 +13,8 @@ Rules:
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -24,6 +22,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from geard import interpreter
 from geard.config.model import JobServer, Logging
 from geard.errors import ConfigError, GeardError, Problem
 from geard.jobserver.listeners import listen
@@ -32,8 +31,6 @@ from geard.jobserver.options import Options
 ANY_PORT: Final = JobServer("127.0.0.1", 0)
 """A free port of this machine's own."""
 STOP_SECONDS: Final = 5.0
-_MODULE: Final = "geard.jobserver.process"
-_NOT_INHERITED: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 
 class CannotServe(GeardError):
@@ -97,13 +94,12 @@ class EmbeddedJobServer:
         self._release()
         descriptors = tuple(listener.fileno() for listener in self._listeners)
         self._process = self._popen(
-            # -P: a file in the current directory, which may be called queue.py, must not stand in for Python's own.
-            [sys.executable, "-P", "-m", _MODULE],
+            interpreter.plain("geard.jobserver.process"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=descriptors,
             start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
+            env=interpreter.environment(),
         )
         start = Start(descriptors, self._options, self._logging, self._verbose)
         with suppress(BrokenPipeError):  # it has ended already, which wait_until_it_serves finds

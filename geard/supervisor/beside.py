@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import random
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -24,11 +23,6 @@ from geard.supervisor.process import LinkedProcess
 STOP_SECONDS: Final = 2.0
 
 log = logging.getLogger(__name__)
-
-
-def module_command(module: str) -> Callable[[int], Sequence[str]]:
-    """How to start `python -m module FD`, unpatched. -P: as for a worker process."""
-    return lambda descriptor: [sys.executable, "-P", "-m", module, str(descriptor)]
 
 
 class Beside:

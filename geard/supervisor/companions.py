@@ -7,12 +7,13 @@ import signal
 from collections.abc import Callable
 from functools import partial
 
+from geard import interpreter
 from geard.config.model import Config
 from geard.deadletters.keep import Keep
 from geard.deadletters.keep import dump as dump_keep
 from geard.scheduler import states
 from geard.scheduler.states import Plan, States
-from geard.supervisor.beside import Beside, module_command
+from geard.supervisor.beside import Beside
 from geard.supervisor.signals import Handler
 
 
@@ -31,13 +32,13 @@ class Companions:
         """Where worker processes send dead letters: an abstract Unix socket, with no file to be left behind."""
         self._scheduler = Beside(
             "scheduler",
-            module_command("geard.scheduler.process"),
+            partial(interpreter.plain, "geard.scheduler.process"),
             first_line=self._plan,
             on_line=lambda line: scheduled(states.load_states(line)),
         )
         self._keeper = Beside(
             "keeper of dead letters",
-            module_command("geard.deadletters.process"),
+            partial(interpreter.plain, "geard.deadletters.process"),
             first_line=self._keep,
             on_line=lambda line: None,
         )

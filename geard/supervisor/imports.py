@@ -9,22 +9,19 @@ Rule: loads neither gevent nor anything of the worker.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
+from geard import interpreter
 from geard.config.load import Source
 from geard.config.model import Config
 from geard.errors import Problem
 from geard.findings import IMPORT_TIMEOUT_SECONDS, Findings
-from geard.supervisor.sd_notify import NOT_INHERITED
 
-COMMAND: Final = (sys.executable, "-P", "-m", "gevent.monkey", "--module", "geard.worker.check")
 GIVE_UP_SECONDS: Final = IMPORT_TIMEOUT_SECONDS + 5
 
 Run = Callable[..., Any]
@@ -46,11 +43,11 @@ def import_capabilities(config: Config, *, run: Run = subprocess.run) -> tuple[F
         return nothing, []
     try:
         process = run(
-            COMMAND,
+            interpreter.patched("geard.worker.check"),
             input=msgspec.json.encode(config),
             stdout=subprocess.PIPE,
             timeout=GIVE_UP_SECONDS,
-            env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
+            env=interpreter.environment(),
             start_new_session=True,  # a terminal's ^C reaches the one who waits, and that ends this
         )
     except subprocess.TimeoutExpired:

@@ -9,14 +9,14 @@ import logging
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import gevent
 
+from geard import interpreter
 from geard.config.model import Config
 from geard.supervisor.beside import Beside
 from geard.supervisor.monitor_start import Start, dump, start_of
@@ -29,11 +29,6 @@ METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 METRICS_PREFIX: Final = "geard-metrics-"
 
 log = logging.getLogger(__name__)
-
-
-def monitor_command(descriptor: int) -> Sequence[str]:
-    """How to start a monitor, patched before anything else is imported, as a worker process is."""
-    return [sys.executable, "-P", "-m", "gevent.monkey", "--module", "geard.monitor.process", str(descriptor)]
 
 
 class MonitorKeeper:
@@ -62,7 +57,8 @@ class MonitorKeeper:
         self._process, self._start = None, start
         if start:
             self._heard_at = time.monotonic()
-            self._process = Beside("monitor", monitor_command, first_line=lambda: dump(start), on_line=self._heard)
+            command = partial(interpreter.patched, "geard.monitor.process")
+            self._process = Beside("monitor", command, first_line=lambda: dump(start), on_line=self._heard)
             self._process.start()
 
     def close(self) -> None:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, cast
 
 import gevent
@@ -25,23 +25,16 @@ from gevent.event import AsyncResult
 from gevent.queue import Queue
 from gevent.subprocess import DEVNULL, Popen
 
-from geard import messages
+from geard import interpreter, messages
 from geard.messages import FromChild, Start, ToChild
-from geard.supervisor.sd_notify import NOT_INHERITED
 
 LAST_WORDS_SECONDS: Final = 1.0
 """How long after its end to go on reading, where something that it forked keeps the socket open."""
-WORKER_MODULE: Final = "geard.worker.process"
+WORKER: Final = partial(interpreter.patched, "geard.worker.process")
+"""How to start a worker process that talks over an inherited descriptor."""
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
 
 log = logging.getLogger(__name__)
-
-
-def worker_command(descriptor: int) -> list[str]:
-    """How to start a worker process that talks over this inherited descriptor.
-
-    -P: a file in the current directory, which may be called logging.py, must not stand in for Python's own."""
-    return [sys.executable, "-P", "-m", "gevent.monkey", "--module", WORKER_MODULE, str(descriptor)]
 
 
 class LinkedProcess:
@@ -70,7 +63,7 @@ class LinkedProcess:
                     stdin=DEVNULL,
                     pass_fds=(theirs.fileno(), *inherited),
                     start_new_session=True,
-                    env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
+                    env=interpreter.environment(),
                 )
             except BaseException:
                 ours.close()
@@ -197,7 +190,7 @@ class WorkerProcess(LinkedProcess):
         on_message: Callable[[FromChild], None],
         on_exit: Callable[[int], None],
         *,
-        command: Callable[[int], Sequence[str]] = worker_command,
+        command: Callable[[int], Sequence[str]] = WORKER,
     ) -> None:
         """Start one. Raises OSError when there are no more processes or descriptors to be had."""
         inherited = () if start.presence is None else (start.presence,)

@@ -21,7 +21,7 @@ import gevent
 import gevent.subprocess
 import msgspec
 
-from geard import exits, logs
+from geard import exits, interpreter, logs
 from geard.supervisor import signals
 from geard.supervisor.answers import Answer, Reply
 from geard.supervisor.companions import Companions
@@ -143,17 +143,12 @@ def inherited() -> State | None:
         return load(memory.read())
 
 
-def command(arguments: list[str]) -> list[str]:
-    """How to execute the installed geard with these arguments. -P: as for a worker process."""
-    return [sys.executable, "-P", "-m", "geard", *arguments]
-
-
 def check(state: State, run: Callable[..., Any]) -> str:
     """Ask the code that is installed now whether it can go on from this state; why not, or "". `run` is
     subprocess.run, or gevent's."""
     try:
         done = run(
-            [sys.executable, "-P", "-m", "geard.supervisor.check_state"],
+            interpreter.plain("geard.supervisor.check_state"),
             input=msgspec.json.encode(state),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -181,7 +176,7 @@ def execute(state: State, arguments: list[str]) -> None:
             os.set_inheritable(descriptor, True)
         os.environ[VARIABLE] = str(memory)
         logs.flush()
-        program, *_ = whole = command(arguments)
+        program, *_ = whole = interpreter.plain("geard", *arguments)
         os.execv(program, whole)  # noqa: S606 - that is what it is for
     except OSError:
         os.environ.pop(VARIABLE, None)

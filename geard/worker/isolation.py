@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from geard import messages
+from geard import interpreter, messages
 from geard.config import Config
 from geard.errors import ConfigError, GeardError
 from geard.messages import CannotStart, Ready, Start
@@ -71,10 +70,9 @@ class IsolatedProcess:
         self._socket, theirs = socket.socketpair()
         alive, self._life = os.pipe()
         inherited = theirs.fileno(), alive
-        command = [sys.executable, "-P", "-m", "gevent.monkey", "--module", "geard.worker.isolated"]
         try:
             self._popen = subprocess.Popen(
-                [*command, *map(str, inherited)], stdin=subprocess.DEVNULL, pass_fds=inherited
+                interpreter.patched("geard.worker.isolated", *inherited), stdin=subprocess.DEVNULL, pass_fds=inherited
             )
         except OSError as error:
             self._hang_up()
