@@ -115,11 +115,12 @@ class Model:
             self.queue(job)
 
     def give_up(self, peer: int, functions: list[bytes]) -> None:
-        self.abilities[peer] = {name: time for name, time in self.abilities[peer].items() if name not in functions}
+        """Its jobs first: gearmand wakes a worker that sleeps for the job that it gives up."""
         back = [job for job in self.assigned[peer] if job.function in functions]
         self.assigned[peer] = [job for job in self.assigned[peer] if job not in back]
         for job in back:
             self.hand_back(job)
+        self.abilities[peer] = {name: time for name, time in self.abilities[peer].items() if name not in functions}
 
 
 class Histories(RuleBasedStateMachine):
