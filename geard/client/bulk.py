@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice, takewhile
+from itertools import islice
 from typing import Final, Generic, TypeVar
 
 from geard.client.conversation import Conversation
@@ -140,28 +140,33 @@ class Window(ABC, Generic[T]):
         if not self._more or free <= 0:
             return
         post = self._poster()
-        drawn = 0
+        bell, finished, held, packet_of = self._bell, self._finished, self._held, self._packet_of
+        held_before = len(held)
         for workload in islice(self._source, free):
-            drawn += 1
-            submission = Submission(self._bell, finished=self._finished)
-            self._held[submission] = workload
-            self._running += 1
+            submission = Submission(bell=bell, finished=finished)
+            held[submission] = workload
             try:
-                post(submission, self._packet_of(workload))
+                post(submission, packet_of(workload))
             except InvalidRequest as error:
                 self._end(submission, error)
+        drawn = len(held) - held_before
+        self._running += drawn
         self._more = drawn == free
         self._flush()
 
     def _take_ready(self) -> list[Submission]:
-        ended = []
-        while self._finished:
-            ended.append(self._finished.popleft())
+        take = self._finished.popleft
+        ended = [take() for _ in range(len(self._finished))]
         self._running -= len(ended)
         self._took(ended)
         if not self._ordered:
             return ended
-        return list(takewhile(Submission.ended, self._held))
+        ready = []
+        for submission in self._held:
+            if submission.result is None and not submission.ended():
+                break
+            ready.append(submission)
+        return ready
 
     def _end(self, submission: Submission, error: GeardError) -> None:
         submission.error = error

@@ -137,13 +137,12 @@ class Client:
         deadline = deadline_after(timeout)
         codec = self._codec_for(encoding)
         submission = Submission(wants_all=on_event is not None)
-        unique, packet = requests.job(
-            requests.FOREGROUND, function, unique, encoded(workload, codec), priority, reducer
-        )
+        packet = requests.job(requests.FOREGROUND, function, unique, encoded(workload, codec), priority, reducer)
         exchange = self._conversation.ask(submission, packet, deadline)
         try:
             if on_event is not None:
-                return Task(function, unique, submission, exchange, codec, on_event).result(left(deadline))
+                task = Task(function, requests.unique_of(packet), submission, exchange, codec, on_event)
+                return task.result(left(deadline))
             if not exchange.wait(submission, submission.ended, deadline):
                 raise JobTimeout(f"{function}: no result within {timeout:g} s; the job may still run")
         except BaseException:
@@ -171,11 +170,10 @@ class Client:
         the result, with each Status, Data and Warning. `timeout` bounds the submission, not the job."""
         codec = self._codec_for(encoding)
         submission = Submission(wants_all=True)
-        unique, packet = requests.job(
-            requests.FOREGROUND, function, unique, encoded(workload, codec), priority, reducer
-        )
+        packet = requests.job(requests.FOREGROUND, function, unique, encoded(workload, codec), priority, reducer)
         conversation = self._conversation
         exchange = conversation.ask(submission, packet, deadline_after(timeout))
+        unique = requests.unique_of(packet)
         return Task(function, unique, submission, exchange, codec, on_event, conversation.handle_of)
 
     def submit_background(
@@ -219,10 +217,14 @@ class Client:
         ConnectionLost, and with JobTimeout when it is not through `timeout` seconds after its start, the jobs whose
         handles were not yielded are of unknown fate."""
         codec = self._codec_for(encoding)
-        packets = (
-            requests.background_job(function, unique, encoded(workload, codec), priority, None, at, time.time)
-            for workload in workloads
-        )
+        packets: Iterator[bytes]
+        if at is None:
+            packets = map(requests.job_maker(requests.BACKGROUND, function, unique, codec, priority), workloads)
+        else:
+            packets = (
+                requests.background_job(function, unique, encoded(workload, codec), priority, None, at, time.time)
+                for workload in workloads
+            )
         return self._conversation.submit_all(packets, timeout)
 
     @overload
@@ -278,11 +280,12 @@ class Client:
             raise InvalidRequest(f"concurrency is at least 1, not {concurrency}")
         codec = self._codec_for(encoding)
 
-        def packet_of(workload: Any) -> bytes:
-            return requests.job(requests.FOREGROUND, function, unique, encoded(workload, codec), priority)[1]
-
         window = self._conversation.window(
-            packet_of, workloads, concurrency=concurrency, ordered=ordered, timeout=timeout
+            requests.job_maker(requests.FOREGROUND, function, unique, codec, priority),
+            workloads,
+            concurrency=concurrency,
+            ordered=ordered,
+            timeout=timeout,
         )
         if pairs:
             return ((workload, outcome_of(submission, function, codec)) for workload, submission in window)

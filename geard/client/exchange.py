@@ -5,9 +5,7 @@
 
 Rules:
 - Answers come in the order of the requests, so a reply is owed in the order in which the packets leave: whoever holds
-  the pen moves both at once, the packets to the connection and the replies to `_owed`.
-- What a worker sends is matched by its handle. A job server sends one copy to each submission: two with the same
-  function and unique have the same handle and take the copies in turn.
+  the pen moves both at once, the packets to the connection and the replies to what is owed.
 - One caller leads: it reads for everybody until it has what it waits for. The others follow: they park, and are woken
   by news of their own or when nobody leads. Whoever leaves sees to it that somebody leads, if anybody is left.
 - A caller may be interrupted anywhere (gevent.Timeout, KeyboardInterrupt) and leaves everything in order. So steps that
@@ -16,7 +14,7 @@ Rules:
 - Nor may the interrupt come back in: a signal handler that calls while a call of its own thread (or greenlet) below it
   reads or writes would wait for itself. It gets an error, before anything of its own is sent.
 - The first error ends the exchange for all. Nothing is ever sent again.
-- A packet over the limit is an error of him alone whose it is. Its body is thrown away as it arrives.
+- What arrives is the Inbox's business: who leads reads it and has it delivered.
 """
 
 from __future__ import annotations
@@ -25,26 +23,21 @@ import contextlib
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from geard.client import fork
-from geard.client.reply import Bell, Reply, Submission
+from geard.client.inbox import Inbox
+from geard.client.reply import Bell, Reply
 from geard.client.turn import Turn, reentered
 from geard.config import JobServer
 from geard.connection import Connection
 from geard.errors import (
     ConnectionLost,
-    GeardError,
     InvalidRequest,
-    PacketTooLarge,
     ProtocolError,
-    QueueFull,
-    ResultTooLarge,
-    ServerError,
 )
-from geard.protocol import DEFAULT_MAX_PACKET_BYTES, RESPONSE, Command, Decoder, Oversized, Packet
+from geard.protocol import DEFAULT_MAX_PACKET_BYTES, Command
 
 RECHECK_SECONDS: Final = 1.0
 """How often a parked caller looks for itself: an interrupt may have hit its leader on the very way out."""
@@ -55,23 +48,6 @@ LEADER: Final = "leader"
 Token: TypeAlias = tuple[int]
 """Who leads: the thread or greenlet, in a tuple of this wait's own."""
 
-# Enum members are looked up slowly; these are compared for every packet.
-JOB_CREATED = Command.JOB_CREATED
-ERROR = Command.ERROR
-WORK_DATA = Command.WORK_DATA
-WORK_COMPLETE = Command.WORK_COMPLETE
-ANSWERS = (  # the likeliest first
-    JOB_CREATED,
-    ERROR,
-    Command.ECHO_RES,
-    Command.OPTION_RES,
-    Command.STATUS_RES,
-    Command.STATUS_RES_UNIQUE,
-)
-NEWS = (WORK_DATA, Command.WORK_STATUS, Command.WORK_WARNING)
-ENDS = (WORK_COMPLETE, Command.WORK_FAIL, Command.WORK_EXCEPTION)
-WORK = (*ENDS, *NEWS)
-
 
 class Exchange:
     """Requests and answers of many callers over one connection. Safe to share between threads and greenlets."""
@@ -79,21 +55,16 @@ class Exchange:
     def __init__(self, connection: Connection, *, max_packet_bytes: int = DEFAULT_MAX_PACKET_BYTES) -> None:
         self.lost: ConnectionLost | None = None
         self._connection = connection
-        self._decoder = Decoder(RESPONSE, max_packet_bytes=max_packet_bytes, skip=True)
-        # What was read waits in one of these, and an interrupted leader's successor goes on from there.
-        self._chunks: list[bytes] = []
-        self._undecoded = False  # whether the decoder holds a chunk that it was not asked about
-        self._packets: deque[Packet] = deque()
+        self._inbox = Inbox(max_packet_bytes=max_packet_bytes)
         self._outbox: list[tuple[Reply, bytes]] = []  # posted, not yet sent
-        self._owed: deque[Reply] = deque()  # sent, not yet answered
-        self._running: dict[bytes, tuple[Submission, ...]] = {}  # by handle; who gets the next copy stands first
+        self._owed = self._inbox.owed
         self._pen = Turn()
         self._leader: dict[str, Token] = {}  # at most LEADER and its token: setdefault takes the lead at once
         self._followers: dict[queue.SimpleQueue[None], None] = {}  # who is parked, the longest first
         fork.watch(self)
 
     def __repr__(self) -> str:
-        state = "lost" if self.lost else f"{len(self._owed)} owed, {len(self._running)} running"
+        state = "lost" if self.lost else f"{len(self._owed)} owed, {len(self._inbox.running)} running"
         return f"<Exchange {self._connection.server} {state}, {len(self._followers)} parked>"
 
     @property
@@ -109,7 +80,7 @@ class Exchange:
     @property
     def outstanding(self) -> int:
         """How many requests wait to be sent or answered, and how many foreground jobs run."""
-        return len(self._outbox) + len(self._owed) + len(self._running)
+        return len(self._outbox) + len(self._owed) + len(self._inbox.running)
 
     def send(self, reply: Reply, packet: bytes, deadline: float | None = None) -> bool:
         """Send a request: `post` and `flush`, in the shortest way where no other is on the way."""
@@ -260,31 +231,15 @@ class Exchange:
 
     def _read(self, timeout_seconds: float | None) -> None:
         """Read once and deliver it; `lost` is set when the connection has failed."""
+        inbox = self._inbox
         bells: list[Bell] = []
         try:
-            if not (self._packets or self._undecoded):
-                chunks = self._chunks
-                if not chunks:
-                    chunk = self._connection.receive(timeout_seconds)
-                    if chunk is None:
-                        return
-                    chunks += (chunk,)  # at once with the receive
-                packet = self._decoder.whole(chunks[0])
-                if packet is None:
-                    self._decoder.feed(chunks[0])
-                    # At once:
-                    del chunks[0]
-                    self._undecoded = True
-                else:
-                    # At once:
-                    del chunks[0]
-                    self._packets += (packet,)
-            try:
-                if self._undecoded:
-                    self._packets.extend(self._decoder)
-                    self._undecoded = False
-            finally:
-                self._deliver(bells)
+            if inbox.is_empty:
+                chunk = self._connection.receive(timeout_seconds)
+                if chunk is None:
+                    return
+                inbox.chunks += (chunk,)  # at once with the receive
+            inbox.deliver(bells)
         except ProtocolError as error:
             self.fail(type(error)(f"{self.server}: {error}"))
         except ConnectionLost as error:
@@ -292,62 +247,6 @@ class Exchange:
         finally:
             for bell in bells:
                 self._wake(*bell)
-
-    def _deliver(self, bells: list[Bell]) -> None:
-        """Give each packet to whom it belongs. Raises ProtocolError for one that belongs to nobody."""
-        packets, owed, running = self._packets, self._owed, self._running
-        while packets:
-            packet = packets[0]
-            command, fields = packet
-            if command is not WORK_COMPLETE and command in ANSWERS:
-                if not owed or (command is not owed[0].expected and command is not ERROR):
-                    raise ProtocolError(f"{command.name} came, but {_expected(owed)} is next")
-                reply = owed[0]
-                if command is ERROR or type(packet) is Oversized:
-                    error: GeardError = too_large(packet) if type(packet) is Oversized else server_error(fields)
-                    submission = reply if isinstance(reply, Submission) else None
-                    # At once:
-                    reply.error = error
-                    if submission is not None and submission.finished is not None:
-                        submission.finished += (submission,)
-                    del owed[0], packets[0]
-                elif type(reply) is Submission:
-                    mates = running.get(fields[0], ())
-                    # At once:
-                    running[fields[0]] = (*mates, reply)
-                    reply.fields = fields
-                    del owed[0], packets[0]
-                else:
-                    # At once:
-                    reply.fields = fields
-                    del owed[0], packets[0]
-            else:
-                handle = fields[0] if fields else b""
-                if command is Command.WORK_FAIL:
-                    handle = handle.rstrip(b"\0")  # gearmand leaves one when it makes it of a WORK_EXCEPTION
-                mates = running.get(handle, ())
-                if not mates or command not in WORK:
-                    raise ProtocolError(f"{command.name} came for {handle!r}, which is no job of this client")
-                reply, others = mates[0], mates[1:]
-                if command in ENDS:
-                    # At once:
-                    if others:
-                        running[handle] = others
-                    else:
-                        del running[handle]
-                    reply.end = packet
-                    if reply.finished is not None:
-                        reply.finished += (reply,)
-                    del packets[0]
-                else:
-                    # At once:
-                    if others:
-                        running[handle] = (*others, reply)
-                    if (command is WORK_DATA or reply.wants_all) and not reply.abandoned:
-                        reply.news += (packet,)
-                    del packets[0]
-            if reply.bell:
-                bells.append(reply.bell)
 
     # --- leading and following -----------------------------------------------------------------------------------
 
@@ -381,21 +280,3 @@ class Exchange:
     def _wake(*followers: queue.SimpleQueue[None]) -> None:
         for follower in followers:
             follower.put(None)
-
-
-def too_large(packet: Oversized) -> ResultTooLarge:
-    """What came instead of an answer."""
-    if packet.command is JOB_CREATED:
-        raise PacketTooLarge(packet.text)  # what comes for the job could not be told from what comes for nobody
-    return ResultTooLarge(f"the answer is too large for this client: {packet.text} (max_packet_bytes)")
-
-
-def server_error(fields: list[bytes]) -> ServerError:
-    """What an ERROR packet says. A full queue has an error of its own."""
-    code, text = (field.decode(errors="backslashreplace") for field in fields)
-    full = code == "JOB_QUEUE_FULL" or (code == "QUEUE_ERROR" and "full" in text)  # gearmand 1.1 says the latter
-    return (QueueFull if full else ServerError)(code, text)
-
-
-def _expected(owed: deque[Reply]) -> str:
-    return owed[0].expected.name if owed else "nothing"

@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, Literal
 
-from geard.codec import BYTES_LIKE, ENCODING_ERRORS, JSON, Codec
+from geard.codec import BYTES, BYTES_LIKE, ENCODING_ERRORS, JSON, Codec
 from geard.errors import InvalidRequest
-from geard.protocol import REQUEST, Command, begin, encode, finish
+from geard.protocol import REQUEST, Command, begin, encode
 from geard.protocol.packets import HEADER_BYTES, MAX_UNIQUE_BYTES
 
 Priority = Literal["low", "normal", "high"]
@@ -63,25 +63,48 @@ def job(
     workload: bytes,
     priority: str = "normal",
     reducer: str | None = None,
-) -> tuple[str, bytes]:
-    """The job's unique, and its SUBMIT_JOB… packet. `commands` is FOREGROUND or BACKGROUND."""
-    unique = f"{_unique_prefix}{next(_unique_number)}" if unique is None else unique_id(unique, function, workload)
+) -> bytes:
+    """The SUBMIT_JOB… packet of a job. `commands` is FOREGROUND or BACKGROUND."""
     if reducer is None:
         command = commands.get(priority)
         if command is None:
             raise InvalidRequest(f"priority is one of {', '.join(commands)}, not {priority!r}")
-        begun = _begun(command, function) if type(function) is str else begin(REQUEST, command, name(function))
-        return unique, finish(begun, unique.encode(), workload)
+        if type(function) is not str:
+            function = name(function).decode()
+        if unique is None:
+            return _begun(command, function, _unique_prefix)(b"%d" % next(_unique_number), workload)
+        return _begun(command, function, "")(unique_id(unique, function, workload).encode(), workload)
     if priority != "normal":
         raise InvalidRequest("a job with a reducer has no priority: the protocol has no packet for both")
     command = Command.SUBMIT_REDUCE_JOB if commands is FOREGROUND else Command.SUBMIT_REDUCE_JOB_BACKGROUND
-    return unique, encode(REQUEST, command, name(function), unique.encode(), name(reducer), b"", workload)
+    unique = unique_id(unique, function, workload)
+    return encode(REQUEST, command, name(function), unique.encode(), name(reducer), b"", workload)
 
 
 @lru_cache(maxsize=256)
-def _begun(command: Command, function: str) -> tuple[bytes, bytes]:
+def _begun(command: Command, function: str, unique_prefix: str) -> Callable[[bytes, bytes], bytes]:
     """What is the same for each job of a function is made once."""
-    return begin(REQUEST, command, name(function))
+    return begin(REQUEST, command, name(function), unique_prefix.encode())
+
+
+def job_maker(
+    commands: dict[str, Command], function: str, unique: str | None, codec: Codec, priority: str = "normal"
+) -> Callable[[Any], bytes]:
+    """What makes the packets of many jobs of a function, from their workloads as they are: `job`, in half the time."""
+    takes_bytes = codec.name == BYTES or codec.charset is not None
+    finish, finishes = None, ""
+
+    def packet_of(workload: Any) -> bytes:
+        nonlocal finish, finishes
+        data = workload if takes_bytes and type(workload) is bytes else encoded(workload, codec)
+        if finish is None or finishes is not _unique_prefix:  # else this is no child that was forked meanwhile
+            packet = job(commands, function, unique, data, priority)
+            if unique is None:
+                finish, finishes = _begun(commands[priority], function, _unique_prefix), _unique_prefix
+            return packet
+        return finish(b"%d" % next(_unique_number), data)
+
+    return packet_of
 
 
 def background_job(
@@ -95,7 +118,7 @@ def background_job(
 ) -> bytes:
     """The SUBMIT_… packet of a background job, one that starts no earlier than `at` if that is given."""
     if at is None:
-        return job(BACKGROUND, function, unique, workload, priority, reducer)[1]
+        return job(BACKGROUND, function, unique, workload, priority, reducer)
     if priority != "normal" or reducer is not None:
         raise InvalidRequest("a job with `at` has no priority and no reducer: the protocol has no packet for both")
     unique = unique_id(unique, function, workload)
@@ -136,6 +159,12 @@ def unique_id(unique: str | None, function: str, workload: bytes) -> str:
     if len(_utf8(unique)) > MAX_UNIQUE_BYTES:
         raise InvalidRequest(f"the unique {unique!r} has over {MAX_UNIQUE_BYTES} bytes")
     return unique
+
+
+def unique_of(packet: bytes) -> str:
+    """The unique in a SUBMIT_… packet of ours."""
+    start = packet.index(b"\0", HEADER_BYTES) + 1
+    return packet[start : packet.index(b"\0", start)].decode()
 
 
 def placed_by(packet: bytes) -> bytes | None:

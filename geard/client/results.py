@@ -27,33 +27,40 @@ def outcome_of(submission: Submission, function: str, codec: Codec) -> Any:
 
 def result_of(submission: Submission, function: str, codec: Codec) -> Any:
     """The result of a job that has ended: its pieces joined. Raises what ended it otherwise."""
-    data = completed(submission, function, codec)
+    data = submission.result
+    if data is None:
+        raise what_ended(submission, function, codec)
     if submission.news:
         pieces = [piece(packet, function) for packet in submission.news if packet.command is Command.WORK_DATA]
         data = b"".join([*pieces, data])
     return decoded(data, codec)
 
 
-def completed(submission: Submission, function: str, codec: Codec) -> bytes:
-    """The data of the WORK_COMPLETE that ended the job. Raises JobFailed, JobException, ResultTooLarge, ServerError."""
+def what_ended(submission: Submission, function: str, codec: Codec) -> GeardError:
+    """What ended a job that has no result: JobFailed, JobException, ResultTooLarge, ServerError."""
     if submission.error is not None:
-        raise submission.error
+        return submission.error
     end = submission.end
     if end is None:
         raise RuntimeError(f"{submission!r} has not ended")
-    if end.command is Command.WORK_COMPLETE:
-        return piece(end, function)
+    if type(end) is Oversized:
+        return too_large(end, function)
     if end.command is Command.WORK_FAIL:
-        raise JobFailed(f"{function}: the job failed")
-    text = words(piece(end, function), codec)
-    raise JobException(f"{function}: {text}", text)
+        return JobFailed(f"{function}: the job failed")
+    text = words(end.fields[1], codec)
+    return JobException(f"{function}: {text}", text)
 
 
 def piece(packet: Packet, function: str) -> bytes:
     """The data of a WORK_… packet. Raises ResultTooLarge if it was thrown away."""
     if type(packet) is Oversized:
-        raise ResultTooLarge(f"{function}: too large for this client: {packet.text} (max_packet_bytes)")
+        raise too_large(packet, function)
     return packet.fields[1]
+
+
+def too_large(packet: Oversized, function: str) -> ResultTooLarge:
+    """What is said of a packet that was thrown away."""
+    return ResultTooLarge(f"{function}: too large for this client: {packet.text} (max_packet_bytes)")
 
 
 def decoded(data: bytes, codec: Codec) -> Any:

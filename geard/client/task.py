@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from geard.client.exchange import Exchange
 from geard.client.reply import Submission
-from geard.client.results import Pieces, completed, number, piece, result_of, text_of, words
+from geard.client.results import Pieces, number, piece, result_of, text_of, what_ended, words
 from geard.codec import Codec
 from geard.errors import JobTimeout
 from geard.protocol import Command, Oversized, Packet
@@ -77,7 +77,8 @@ class Task:
 
     def __repr__(self) -> str:
         end = self._submission.end
-        return f"<Task {self.function} {self.handle} {end.command.name if end else 'running'}>"
+        state = end.command.name if end else "running" if self._submission.result is None else "WORK_COMPLETE"
+        return f"<Task {self.function} {self.handle} {state}>"
 
     @property
     def handle(self) -> str:
@@ -122,7 +123,10 @@ class Task:
         while packet := self._news(seen, deadline):
             seen += 1
             yield self._event(packet, pieces)
-        yield Complete(pieces.decode(completed(self._submission, self.function, self._codec), last=True))
+        submission = self._submission
+        if submission.result is None:
+            raise what_ended(submission, self.function, self._codec)
+        yield Complete(pieces.decode(submission.result, last=True))
 
     def _news(self, seen: int, deadline: float | None) -> Packet | None:
         """Wait for what comes after the first `seen` packets; None at the end of the job."""

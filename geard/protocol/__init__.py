@@ -5,7 +5,7 @@ The source for every number and field is the PROTOCOL document of gearmand.
 """
 
 from geard.protocol.decoder import DEFAULT_MAX_PACKET_BYTES, Decoder, Oversized, Packet
-from geard.protocol.encode import begin, encode, finish, request, response
+from geard.protocol.encode import begin, encode, request, response
 from geard.protocol.packets import FIELDS, REQUEST, RESPONSE, Command
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "Packet",
     "begin",
     "encode",
-    "finish",
     "request",
     "response",
 ]

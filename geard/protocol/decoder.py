@@ -17,8 +17,10 @@ ends there, and `take_line` gives it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from functools import lru_cache
+from struct import Struct
 from typing import Final, NamedTuple
 
 from geard.errors import PacketTooLarge, ProtocolError
@@ -33,6 +35,8 @@ MAX_HEAD_BYTES: Final = 16 * 1024
 """The fields before the last of a packet that is skipped may be this long together."""
 
 _packet = tuple.__new__  # a third faster than the generated Packet.__new__, which takes the fields by name
+_KIND_AND_SIZE = Struct(">QI").unpack_from  # magic and command are compared as one number
+_KIND = Struct(">Q").unpack
 _KNOWN = {int(command): (command, len(fields)) for command, fields in FIELDS.items() if command != Command.UNUSED}
 
 
@@ -115,8 +119,9 @@ class Decoder:
             self._chunks += (data,)  # and no call between the two, where a signal could strike
             self._held += size
 
-    def whole(self, data: bytes) -> Packet | None:
-        """The packet that `data` is, whole and without more, if nothing is held; None otherwise: then it is to be fed.
+    def whole(self, data: bytes) -> tuple[Command, list[bytes]] | None:
+        """Type and fields of the packet that `data` is, whole and without more, if nothing is held. None otherwise:
+        then it is to be fed.
 
         The short way for who waits for one small answer. It changes nothing."""
         if self._held or self._to_skip:
@@ -125,7 +130,7 @@ class Decoder:
         if size != len(data) - HEADER_BYTES or magic != self._magic or not count or size > self._max_body_bytes:
             return None
         fields = data[HEADER_BYTES:].split(b"\0", count - 1)
-        return _packet(Packet, (command, fields)) if len(fields) == count else None
+        return (command, fields) if command is not None and len(fields) == count else None
 
     @property
     def at_line(self) -> bool:
@@ -148,21 +153,21 @@ class Decoder:
         self._held, self._needed = len(rest), 1
         return line
 
-    def take(self, command: Command, into: list[list[bytes]]) -> None:
+    def take(self, command: Command, into: list[list[bytes]] | deque[list[bytes]]) -> None:
         """Add the fields of the packets of this type at the front to `into`: the short way for a type with fields that
         comes many times in a row. It ends at whatever else there is: iterate for that, be it wrong or not complete."""
         if self._held < self._needed or self._to_skip:
             return
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        magic, wanted, splits = self._magic, int(command), len(FIELDS[command]) - 1
-        limit, unpack, append, end = self._max_body_bytes, HEADER.unpack_from, into.append, len(data)
+        wanted, splits = _KIND(self._magic + command.to_bytes(4))[0], len(FIELDS[command]) - 1
+        limit, unpack, append, end = self._max_body_bytes, _KIND_AND_SIZE, into.append, len(data)
         position, last = 0, end - HEADER_BYTES
         try:
             while position <= last:
-                got_magic, code, size = unpack(data, position)
+                kind, size = unpack(data, position)
                 body = position + HEADER_BYTES
                 stop = body + size
-                if code != wanted or stop > end or size > limit or got_magic != magic:
+                if kind != wanted or stop > end or size > limit:
                     return
                 fields = data[body:stop].split(b"\0", splits)
                 if len(fields) <= splits:

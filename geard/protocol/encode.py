@@ -7,6 +7,7 @@ NUL byte. Everything else is the caller's mistake, and nothing has been sent.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 from geard.errors import InvalidRequest
 from geard.protocol.packets import FIELDS, REQUEST, RESPONSE, Command
@@ -28,16 +29,17 @@ def encode(magic: bytes, command: Command, *fields: bytes) -> bytes:
     return b"".join((_PREFIX[magic][command], _size(len(body)), body))
 
 
-def begin(magic: bytes, command: Command, first: bytes) -> tuple[bytes, bytes]:
-    """What is the same in all packets of three fields that have this command and first field; for `finish`."""
-    encode(magic, command, first, b"", b"")  # or what is wrong with it
-    return _PREFIX[magic][command], first + b"\0"
+def begin(magic: bytes, command: Command, first: bytes, start: bytes = b"") -> Callable[[bytes, bytes], bytes]:
+    """What makes packets of three fields that have the command, the first field and the start of the second in common:
+    it takes the rest of the second, which holds no NUL byte (the caller sees to it), and the last."""
+    encode(magic, command, first, start, b"")  # or what is wrong with it
+    prefix, same = _PREFIX[magic][command], first + b"\0" + start
+    same_size = len(same) + 1
 
+    def finish(rest: bytes, last: bytes) -> bytes:
+        return b"".join((prefix, _size(same_size + len(rest) + len(last)), same, rest, b"\0", last))
 
-def finish(begun: tuple[bytes, bytes], second: bytes, last: bytes) -> bytes:
-    """The packet that was begun. Its second field holds no NUL byte: the caller sees to it."""
-    prefix, first = begun
-    return b"".join((prefix, _size(len(first) + len(second) + 1 + len(last)), first, second, b"\0", last))
+    return finish
 
 
 def request(command: Command, *fields: bytes) -> bytes:

@@ -63,7 +63,9 @@ class Outcome:
         self._codec: Codec = codec_for(encoding)
         self._submission = Submission()
         for packet in packets:
-            if packet.command in _ENDS:
+            if packet.command is Command.WORK_COMPLETE:
+                self._submission.result = packet.fields[1]
+            elif packet.command in _ENDS:
                 self._submission.end = packet
             else:
                 self._submission.news.append(packet)

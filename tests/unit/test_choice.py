@@ -55,14 +55,14 @@ def test_a_job_is_placed_by_its_function_and_unique_alone(function: str, unique:
         return
     key = function.encode() + b"\0" + unique.encode()
     for packet in (
-        job(FOREGROUND, function, unique, workload)[1],
-        job(BACKGROUND, function, unique, workload, "high")[1],
-        job(FOREGROUND, function, unique, workload, reducer="r")[1],
+        job(FOREGROUND, function, unique, workload),
+        job(BACKGROUND, function, unique, workload, "high"),
+        job(FOREGROUND, function, unique, workload, reducer="r"),
         background_job(function, unique, workload, "normal", None, 60, lambda: 0.0),
     ):
         assert placed_by(packet) == key
-    assert placed_by(job(FOREGROUND, function, None, workload)[1]) is None
-    one, other = (placed_by(job(FOREGROUND, function, "workload", data)[1]) for data in (workload, workload + b"x"))
+    assert placed_by(job(FOREGROUND, function, None, workload)) is None
+    one, other = (placed_by(job(FOREGROUND, function, "workload", data)) for data in (workload, workload + b"x"))
     assert None not in (one, other)
     assert one != other
 
@@ -71,7 +71,7 @@ def test_a_job_is_placed_by_its_function_and_unique_alone(function: str, unique:
 def test_only_the_share_of_a_job_server_that_comes_or_goes_moves(uniques: list[str], changed: str) -> None:
     others = [server for server in SERVERS if server != changed]
     for unique in uniques:
-        key = placed_by(job(BACKGROUND, "f", unique[:16], b"")[1])
+        key = placed_by(job(BACKGROUND, "f", unique[:16], b""))
         if key is None:
             continue
         before, after = choose(key, SERVERS), choose(key, others)

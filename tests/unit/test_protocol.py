@@ -17,7 +17,6 @@ from geard.protocol import (
     Packet,
     begin,
     encode,
-    finish,
     request,
     response,
 )
@@ -144,8 +143,9 @@ def test_the_short_way_takes_all_there_is_of_the_type() -> None:
 
 
 def test_a_packet_that_was_begun_is_what_encode_makes() -> None:
-    begun = begin(REQUEST, Command.SUBMIT_JOB_BG, b"f")
-    assert finish(begun, b"u", b"a\0b") == request(Command.SUBMIT_JOB_BG, b"f", b"u", b"a\0b")
+    for start, rest in ((b"", b"u"), (b"u", b""), (b"u-", b"1")):
+        finish = begin(REQUEST, Command.SUBMIT_JOB_BG, b"f", start)
+        assert finish(rest, b"a\0b") == request(Command.SUBMIT_JOB_BG, b"f", start + rest, b"a\0b")
     with pytest.raises(InvalidRequest, match="the function must not hold a NUL byte"):
         begin(REQUEST, Command.SUBMIT_JOB_BG, b"f\0")
     with pytest.raises(InvalidRequest, match="takes 1 fields"):
