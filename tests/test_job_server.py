@@ -297,6 +297,19 @@ def test_giving_up_a_function_hands_back_its_jobs_at_once(connect: Connect, func
     assert error(worker) == b"JOB_NOT_FOUND"
 
 
+@pytest.mark.parametrize("command", [Command.CANT_DO, Command.RESET_ABILITIES])
+def test_who_sleeps_is_woken_even_for_the_job_that_he_gives_up(
+    connect: Connect, function: bytes, command: Command
+) -> None:
+    worker, client = worker_of(connect, function), connect()
+    submit(client, function)
+    grab(worker)
+    worker.send(Command.PRE_SLEEP)
+    assert_silent(worker)
+    worker.send(command, *([function] if command == Command.CANT_DO else []))
+    worker.expect(Command.NOOP)
+
+
 def test_only_the_connection_that_was_assigned_a_job_may_answer_it(connect: Connect, function: bytes) -> None:
     worker, other, client = worker_of(connect, function), worker_of(connect, function), connect()
     handle = submit(client, function, command=Command.SUBMIT_JOB)
