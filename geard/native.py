@@ -6,6 +6,7 @@ it has replaced, and gevent is asked only where it is loaded already.
 
 from __future__ import annotations
 
+import select
 import sys
 from importlib import import_module
 from typing import Any
@@ -23,7 +24,14 @@ start_new_thread = original("_thread", "start_new_thread")
 get_ident = original("_thread", "get_ident")
 SimpleQueue = original("queue", "SimpleQueue")
 sleep = original("time", "sleep")
-poll = original("select", "poll")
+_poll = original("select", "poll")
 fork = original("os", "fork")
 forkpty = original("os", "forkpty")
 waitpid = original("os", "waitpid")
+
+
+def wait_until_writable(descriptor: int) -> None:
+    """Block this thread, and the loop if it is the loop's, until a write would do something: succeed or fail."""
+    poll = _poll()
+    poll.register(descriptor, select.POLLOUT)
+    poll.poll()

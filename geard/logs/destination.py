@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import _socket
 import os
-import select
 import stat
 from contextlib import suppress
 from typing import Final, Protocol
@@ -76,7 +75,7 @@ class Descriptor:
                     return data[os.write(self._descriptor, data) :]
                 return self.write_now(data)
             except BlockingIOError:
-                wait_until_writable(self._descriptor)
+                native.wait_until_writable(self._descriptor)
 
     def close(self) -> None:
         if self._socket is not None:
@@ -97,10 +96,3 @@ def open_again(descriptor: int) -> int | None:
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         return os.open(f"/proc/self/fd/{descriptor}", flags)
     return None
-
-
-def wait_until_writable(descriptor: int) -> None:
-    """Block this native thread until a write would do something: succeed or fail."""
-    poll = native.poll()
-    poll.register(descriptor, select.POLLOUT)
-    poll.poll()

@@ -15,7 +15,8 @@ import stat
 from collections.abc import Mapping
 from typing import Final
 
-from geard.logs.destination import STDERR, wait_until_writable
+from geard import native
+from geard.logs.destination import STDERR
 
 SOCKET: Final = "/run/systemd/journal/socket"
 _GONE: Final = (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE)
@@ -77,7 +78,7 @@ class Journal:
             try:
                 return self.write_now(data)
             except BlockingIOError:
-                wait_until_writable(self._socket.fileno())
+                native.wait_until_writable(self._socket.fileno())
 
     def close(self) -> None:
         self._socket.close()

@@ -13,7 +13,6 @@ Rules:
 from __future__ import annotations
 
 import os
-import select
 import sys
 import time
 import traceback
@@ -62,7 +61,7 @@ class Wire:
                 try:
                     packet = packet[os.write(self._descriptor, packet) :]
                 except BlockingIOError:
-                    _writable(self._descriptor)
+                    native.wait_until_writable(self._descriptor)
                 except OSError:
                     os._exit(exits.DONE)
 
@@ -112,12 +111,6 @@ def _tell(wire: Wire, policy: Policy, job: Job, error: BaseException) -> bool:
     told = Failed(failure(error), "".join(traceback.format_exception(error)), judge(policy, error))
     wire.send(request(Command.ECHO_REQ, FAILED + msgspec.json.encode(told)))
     return True
-
-
-def _writable(descriptor: int) -> None:
-    poll = native.poll()
-    poll.register(descriptor, select.POLLOUT)
-    poll.poll()
 
 
 def _receive(parent: socket.socket) -> bytes:
