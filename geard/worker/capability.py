@@ -18,7 +18,7 @@ from geard.codec import BYTES, Codec, codec_for
 from geard.config import Capability, Config
 from geard.errors import CapabilityError, InvalidRequest, Problem
 from geard.stats.counters import FunctionCounter
-from geard.worker.importing import import_path, is_asynchronous, path_of
+from geard.worker.importing import import_path, is_asynchronous, path_of, problem_of
 from geard.worker.middleware import Begin, Invoke, Layers, layers_of, resolve, resolve_common
 from geard.worker.policy import policy_of
 
@@ -197,8 +197,7 @@ def resolve_all(config: Config) -> tuple[list[BoundCapability], list[Problem]]:
         try:
             bound.append(bind(name, spec, config.encoding, (*common, *own)))
         except CapabilityError as error:
-            message, _, hint = str(error).partition("\n")
-            problems.append(Problem(message, key=f"capabilities.{name}", hint=hint))
+            problems.append(problem_of(error, f"capabilities.{name}"))
     return bound, problems
 
 

@@ -8,7 +8,7 @@ import logging
 
 from geard.config import Config
 from geard.errors import CapabilityError, ConfigError, Problem
-from geard.worker.importing import import_path
+from geard.worker.importing import import_path, problem_of
 
 log = logging.getLogger("geard.worker")
 
@@ -25,8 +25,7 @@ def _check(key: str, path: str | None) -> list[Problem]:
         function = import_path(path)
         inspect.signature(function).bind()
     except CapabilityError as error:
-        message, _, hint = str(error).partition("\n")
-        return [Problem(message, key=key, hint=hint)]
+        return [problem_of(error, key)]
     except TypeError as error:
         return [Problem(f"{path} cannot be called without arguments: {error}", key=key)]
     except ValueError:

@@ -8,7 +8,7 @@ from importlib import import_module
 from traceback import extract_tb
 from typing import Any
 
-from geard.errors import CapabilityError
+from geard.errors import CapabilityError, Problem
 
 
 def import_path(path: str) -> Callable[..., Any]:
@@ -36,6 +36,12 @@ def import_path(path: str) -> Callable[..., Any]:
     if not callable(found):
         raise CapabilityError(f"{path!r} is of type {type(found).__name__}, and cannot be called")
     return found  # type: ignore[no-any-return]
+
+
+def problem_of(error: CapabilityError, key: str) -> Problem:
+    """The problem of a config at this key: its first line is what is wrong, the rest a hint."""
+    message, _, hint = str(error).partition("\n")
+    return Problem(message, key=key, hint=hint)
 
 
 def path_of(function: Callable[..., Any]) -> str:

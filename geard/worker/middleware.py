@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from geard.config import Config
 from geard.errors import CapabilityError, Problem
-from geard.worker.importing import import_path, is_asynchronous, path_of
+from geard.worker.importing import import_path, is_asynchronous, path_of, problem_of
 
 if TYPE_CHECKING:  # a job knows its capability, which knows what is around it
     from geard.worker.job import Job
@@ -77,8 +77,7 @@ def resolve(paths: Sequence[Any], key: str) -> tuple[tuple[Callable[..., Any], .
         try:
             found.append(checked(path if callable(path) else import_path(path)))
         except CapabilityError as error:
-            message, _, hint = str(error).partition("\n")
-            problems.append(Problem(message, key=f"{key}[{index}]", hint=hint))
+            problems.append(problem_of(error, f"{key}[{index}]"))
     return tuple(found), problems
 
 
