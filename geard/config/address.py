@@ -25,3 +25,13 @@ def parse_address(text: str, tls: Tls | None = None) -> JobServer:
     if not 0 < port < 65536:
         raise InvalidRequest(f"{cut(text)!r}: port {port} is not between 1 and 65535")
     return JobServer(match["v6"] or match["host"], port, tls)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to it."""
+    from ipaddress import ip_address  # most who read an address need not know
+
+    try:
+        return host.lower() == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
-from geard.config.address import parse_address
+from geard.config.address import is_loopback, parse_address
 from geard.config.kinds import kind
 from geard.config.model import Listen, Monitor, Tls
 from geard.config.problems import At, Problems, Refused
@@ -93,10 +92,7 @@ def check_files(monitor: Monitor, at: At) -> None:
 
 def is_local(listen: Listen) -> bool:
     """Whether only this machine can connect to it."""
-    try:
-        return bool(listen.path) or listen.host.lower() == "localhost" or ip_address(listen.host).is_loopback
-    except ValueError:  # a name
-        return False
+    return bool(listen.path) or is_loopback(listen.host)
 
 
 MONITOR_KEYS: Final = {

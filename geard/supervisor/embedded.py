@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from ipaddress import ip_address
 from typing import Final
 
 import gevent
@@ -25,6 +24,7 @@ import msgspec
 from gevent.subprocess import Popen
 
 from geard import exits
+from geard.config.address import is_loopback
 from geard.config.load import Source, examine_config
 from geard.config.model import DEFAULT_PORT, Config, JobServer
 from geard.errors import ConfigError, GeardError, Problem
@@ -163,11 +163,3 @@ def with_server(config: Config, address: JobServer) -> Config:
         if server == address or (server.port == address.port and is_loopback(server.host)):
             return config
     return msgspec.structs.replace(config, job_servers=(address, *config.job_servers))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to it."""
-    try:
-        return host.lower() == "localhost" or ip_address(host).is_loopback
-    except ValueError:  # a name
-        return False

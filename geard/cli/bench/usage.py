@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
 from geard.client.admin import Admin
 from geard.config import JobServer
+from geard.config.address import is_loopback
 from geard.errors import GeardError
 
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
@@ -62,7 +62,7 @@ def resident_bytes(pid: int) -> int:
 
 def local_pid(server: JobServer) -> int | None:
     """The process of a job server on this machine; None where it is elsewhere, or cannot be seen from here."""
-    if not _is_loopback(server.host):
+    if not is_loopback(server.host):
         return None
     try:
         with Admin(server) as admin:
@@ -79,10 +79,3 @@ def _tasks(pid: int) -> list[Path]:
         return list(Path(f"/proc/{pid}/task").iterdir())
     except OSError:
         return []
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host.lower() == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
