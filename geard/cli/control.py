@@ -12,7 +12,7 @@ import click
 from geard import __version__, exits
 from geard.cli.output import Line, say, write_json, write_lines
 from geard.config import default_path, examine_config
-from geard.config.units import format_duration
+from geard.config.units import format_duration, mebibytes
 from geard.errors import ConfigError, GeardError
 from geard.printable import printable
 from geard.supervisor import answers
@@ -157,7 +157,7 @@ def draw(overview: Overview, most_jobs: int | None) -> Iterator[Line]:
     """The overview as lines for a person. Pure."""
     age = format_duration(int(overview.age_seconds))
     yield Line(f"geard {overview.version}, pid {overview.pid}, {overview.state}, up {age}, {overview.config}", "bold")
-    yield Line(f"{overview.done} jobs done, {overview.failed} failed; supervisor {_mebibytes(overview.memory_bytes)}")
+    yield Line(f"{overview.done} jobs done, {overview.failed} failed; supervisor {mebibytes(overview.memory_bytes)}")
     if overview.last_refusal:
         yield Line(overview.last_refusal, "red")
     if overview.paused:
@@ -193,7 +193,7 @@ def _process_row(generation: str, process: ProcessView) -> tuple[str, ...]:
         str(process.pid),
         process.state + silent + held,
         format_duration(int(process.age_seconds)),
-        _mebibytes(process.memory_bytes),
+        mebibytes(process.memory_bytes),
         f"{process.running}/{process.greenlets}",
         str(process.done),
         str(process.failed),
@@ -206,10 +206,6 @@ def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequen
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     align = [str.rjust if name in right else str.ljust for name in header]
     return ["  ".join(a(cell, w) for a, cell, w in zip(align, row, widths, strict=True)).rstrip() for row in table]
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:.0f} MiB"
 
 
 def other_version(version: str) -> str:

@@ -90,3 +90,8 @@ def format_size(size_bytes: int) -> str:
         if size_bytes and size_bytes % factor == 0:
             return f"{size_bytes // factor}{unit}"
     return str(size_bytes)
+
+
+def mebibytes(size_bytes: int) -> str:
+    """What is in use of memory: `12 MiB`."""
+    return f"{size_bytes / 2**20:.0f} MiB"

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from geard.config.model import Capability, Config
+from geard.config.units import mebibytes
 from geard.messages import Heartbeat, RunningJob
 from geard.printable import printable
 
@@ -95,7 +96,7 @@ def recycle_reason(
     limit = config.max_memory_bytes * share
     least_age = LEAST_AGE_WHEN_FRESH_SECONDS if fresh_bytes >= limit else LEAST_AGE_SECONDS
     if heartbeat.memory_bytes >= limit and age_seconds >= least_age:
-        return f"it uses {heartbeat.memory_bytes / 2**20:.0f} MiB (max_memory)"
+        return f"it uses {mebibytes(heartbeat.memory_bytes)} (max_memory)"
     return ""
 
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from geard.config.load import Source, by_place
 from geard.config.model import Config
+from geard.config.units import mebibytes
 from geard.errors import Problem
 from geard.messages import CannotStart, FromChild, OverMemory, Ready, Sharers, ToChild, how_it_ended
 from geard.supervisor.answers import GenerationView
@@ -245,7 +246,7 @@ class Generation:
         """It drains already. What serves its slot next waits as after a death, should this happen again and again."""
         for slot in self.slots:
             if slot.serving is child and self.state is not State.DRAINING:
-                log.warning("replacing %s: it uses %.0f MiB (max_memory_hard)", child, message.memory_bytes / 2**20)
+                log.warning("replacing %s: it uses %s (max_memory_hard)", child, mebibytes(message.memory_bytes))
                 slot.serving, slot.replacement = slot.replacement, None
                 self._retry_later(slot, child, now)
                 self._leave(child, now)

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Final
 
 from geard.config import Config
+from geard.config.units import mebibytes
 
 LOOK_SECONDS: Final = 0.5
 NEAR: Final = 0.9
@@ -48,18 +49,14 @@ def watch_memory(
     `stop` takes no more jobs, and ends the watch."""
     soft, hard = config.max_memory_bytes, config.max_memory_hard_bytes
     if hard is not None and fresh_bytes >= hard:
-        log.error("max_memory_hard (%s) is not kept: a fresh process uses %s", _mib(hard), _mib(fresh_bytes))
+        log.error("max_memory_hard (%s) is not kept: a fresh process uses %s", mebibytes(hard), mebibytes(fresh_bytes))
         hard = None
     while soft is not None or hard is not None:
         sleep(LOOK_SECONDS)
         used = used_bytes()
         if hard is not None and used >= hard:
-            log.warning("it uses %s (max_memory_hard is %s) and takes no more jobs", _mib(used), _mib(hard))
+            log.warning("it uses %s (max_memory_hard is %s) and takes no more jobs", mebibytes(used), mebibytes(hard))
             stop(used)
             return
         if soft is not None and used >= soft * NEAR:
             tell()
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.0f} MiB"
