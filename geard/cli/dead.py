@@ -15,7 +15,7 @@ from geard.cli.answers import aligned
 from geard.cli.output import Line, say, write_json, write_lines
 from geard.client import Client
 from geard.config import Config, default_path, load_config
-from geard.config.units import format_duration, parse_duration
+from geard.config.units import format_duration, format_moment, parse_duration
 from geard.deadletters.again import submit_again
 from geard.deadletters.letter import DeadLetter
 from geard.deadletters.store import DeadLetters, Filter
@@ -160,7 +160,7 @@ def _demand(which: Filter, all_letters: bool) -> None:
 def _row(letter: DeadLetter) -> tuple[str, ...]:
     error = letter.error.partition("\n")[0]
     cut = error if len(error) <= LONGEST_ERROR else error[: LONGEST_ERROR - 1] + "…"
-    return (str(letter.id), letter.function, _clock(letter.last_at), str(letter.attempts), letter.unique, cut)
+    return (str(letter.id), letter.function, format_moment(letter.last_at), str(letter.attempts), letter.unique, cut)
 
 
 def _whole(letter: DeadLetter) -> list[str]:
@@ -171,8 +171,8 @@ def _whole(letter: DeadLetter) -> list[str]:
         "handle": letter.handle,
         "job server": letter.server,
         "attempts": str(letter.attempts),
-        "first failed": _clock(letter.first_at),
-        "failed": f"{_clock(letter.last_at)}, after {format_duration(letter.last_at - letter.first_at)}",
+        "first failed": format_moment(letter.first_at),
+        "failed": f"{format_moment(letter.last_at)}, after {format_duration(letter.last_at - letter.first_at)}",
         "error": letter.error,
         "workload": letter.workload.decode(errors="backslashreplace"),
     }
@@ -182,7 +182,3 @@ def _whole(letter: DeadLetter) -> list[str]:
 
 def _object(letter: DeadLetter) -> dict[str, Any]:
     return {name: getattr(letter, name) for name in letter.__struct_fields__}
-
-
-def _clock(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))

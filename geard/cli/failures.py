@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import click
 
 from geard.cli.control import with_socket
 from geard.cli.output import Line, say, write_json, write_lines
+from geard.config.units import format_moment
 from geard.errors import GeardError
 from geard.printable import printable
 from geard.stats.failures import KEPT_FAILURES, Failure
@@ -55,7 +55,7 @@ def failures(socket_path: str, function: str, most: int, as_json: bool) -> None:
 
 def drawn(failure: Failure) -> Iterator[Line]:
     """One failure as lines for a person. Pure."""
-    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure.time))
+    moment = format_moment(failure.time)
     reason = f"{failure.type}: {failure.text}" if failure.type and failure.text else failure.type or failure.text
     reason = reason or "failed without a reason"
     yield Line(printable(f"{moment}  {failure.function}  {reason}"), "bold red")

@@ -12,6 +12,7 @@ from geard.cli.output import Line, say, write_json, write_lines
 from geard.client import Client
 from geard.config import default_path, load_config
 from geard.config.model import Config
+from geard.config.units import format_moment
 from geard.errors import GeardError, InvalidRequest
 from geard.printable import printable
 from geard.scheduler.plan import Planner
@@ -82,4 +83,4 @@ def _row(state: ScheduleState) -> tuple[str, ...]:
 
 def _clock(moment: float | None) -> str:
     """A time as the terminal's user reads it; `-` for none."""
-    return "-" if moment is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+    return "-" if moment is None else format_moment(moment)

@@ -1,9 +1,11 @@
-"""Durations and sizes as people write them: `1h30m`, `250ms`, `64M`. Bare numbers are seconds and bytes."""
+"""Durations and sizes as people write them: `1h30m`, `250ms`, `64M`. Bare numbers are seconds and bytes. And how these
+and moments are shown to them."""
 
 from __future__ import annotations
 
 import math
 import re
+import time
 from typing import Final
 
 from geard.config.model import Rate
@@ -90,6 +92,11 @@ def format_size(size_bytes: int) -> str:
         if size_bytes and size_bytes % factor == 0:
             return f"{size_bytes // factor}{unit}"
     return str(size_bytes)
+
+
+def format_moment(moment: float) -> str:
+    """A Unix time by this machine's clock, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
 
 
 def mebibytes(size_bytes: int) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from geard.config.units import format_moment
 from geard.errors import GeardError
 from geard.scheduler.link import Link, links_of
 from geard.scheduler.memory import Memory, MemoryFile
@@ -129,7 +130,8 @@ class Scheduler:
             if others:
                 log.info("%s was not missed: %s has been there", name, ", ".join(others))
                 continue
-            log.warning("%s was missed at %s; it runs at %s", name, _clock(submission.time), _clock(submission.at))
+            missed, due = format_moment(submission.time), format_moment(submission.at)
+            log.warning("%s was missed at %s; it runs at %s", name, missed, due)
             self._submit(submission, wall, monotonic)
 
     def _submit(self, submission: Submission, wall: float, monotonic: float) -> None:
@@ -146,7 +148,3 @@ class Scheduler:
             link = self._links.get(cancellation.server)
             if link:
                 link.ask(cancellation)
-
-
-def _clock(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
