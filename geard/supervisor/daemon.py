@@ -16,7 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import gevent
-import gevent.subprocess
 import msgspec
 from gevent.queue import Empty, SimpleQueue
 
@@ -32,7 +31,7 @@ from geard.supervisor.child import Child
 from geard.supervisor.companions import Companions
 from geard.supervisor.control import ControlServer, SocketInUse
 from geard.supervisor.events import Event, Exited, Loaded, Received, Scheduled, Signalled, SourcesChanged
-from geard.supervisor.imports import with_import_problems
+from geard.supervisor.loader import Loader
 from geard.supervisor.monitor import MonitorKeeper
 from geard.supervisor.pauses import Pauses, PausesFile
 from geard.supervisor.process import WorkerProcess
@@ -69,12 +68,11 @@ class Daemon:
         process has left. Raises ConfigError when the log file or the control
         socket cannot be used, InvalidRequest when `watch` needs what is not installed."""
         self._source = source
-        self._read = read
         self._beside = beside or nullcontext()
         self._state = state
         self._verbose = verbose
         self._events: SimpleQueue[Event] = SimpleQueue()
-        self._loading: gevent.Greenlet[..., None] | None = None
+        self._loader = Loader(source.file, read, lambda outcome: self._events.put(Loaded(outcome)))
         self._watcher = _watcher(source, self._events.put) if watch else None
         try:
             _configure_log(source.config, verbose)
@@ -95,7 +93,7 @@ class Daemon:
         self._supervisor = Supervisor(
             source,
             spawn=self._spawn,
-            load=self._load,
+            load=self._loader.begin,
             notify=SdNotify(),
             configured=self._configured,
             upgraded=lambda reply: self._upgrades.asked(reply),
@@ -131,8 +129,7 @@ class Daemon:
             self._companions.close()
             if self._remembering:
                 self._remembering.join(REMEMBER_SECONDS)
-            if self._loading:
-                self._loading.kill()  # with the process that it may be waiting for
+            self._loader.close()
             if self._watcher:
                 self._watcher.close()
             self._monitor.close()
@@ -221,15 +218,6 @@ class Daemon:
         if child.seat and self._seats:
             self._seats.free(child.seat, time.monotonic())
 
-    def _load(self) -> None:
-        self._loading = gevent.spawn(self._load_beside_the_loop)
-
-    def _load_beside_the_loop(self) -> None:
-        outcome = gevent.get_hub().threadpool.apply(_read, (self._read, self._source.file))
-        if isinstance(outcome, Source) and outcome.problems:
-            outcome = ConfigError(with_import_problems(outcome, run=gevent.subprocess.run).problems)
-        self._events.put(Loaded(outcome))
-
     def _remember(self, paused: Pauses) -> None:
         self._pauses.set(paused)
         self._remembering = gevent.spawn(gevent.get_hub().threadpool.apply, self._pauses.write)
@@ -262,17 +250,6 @@ def _seats(state: State | None) -> Seats | None:
     except (AttributeError, OSError) as error:
         log.warning("which jobs a worker process had when it dies is known from its heartbeats only: %s", error)
         return None
-
-
-def _read(read: Callable[[str], Source], file: str) -> Source | ConfigError:
-    """The config, or why not. For a thread: what it raised there would be printed."""
-    try:
-        return read(file)
-    except ConfigError as error:
-        return error
-    except Exception as error:
-        log.exception("a bug in geard: reading the config failed")
-        return ConfigError([Problem(f"cannot read the config: {error!r}", file)])
 
 
 def _configure_log(config: Config, verbose: bool) -> None:
