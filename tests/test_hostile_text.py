@@ -26,8 +26,8 @@ from geard.supervisor import decisions, sd_notify
 from geard.supervisor.answers import GenerationView, Overview, ProcessView
 from geard.worker.capability import bind
 from geard.worker.job import Job
-from geard.worker.pool import late_text, log_job
-from geard.worker.run import NO_SUCH_FUNCTION, label, log_refused, run
+from geard.worker.pool import log_job
+from geard.worker.run import NO_SUCH_FUNCTION, label, late_text, log_refused, run
 
 FORGED = "2026-11-24 00:00:00.000 error"
 HOSTILE = f"\x1b]0;owned\x07\n{FORGED} supervisor[1]: forged\r\x9b2J\u202e\x7f"

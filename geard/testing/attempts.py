@@ -23,8 +23,7 @@ from geard.worker.aftermath import letter_of
 from geard.worker.attempts import Attempt
 from geard.worker.job import Job, RetriedJob
 from geard.worker.policy import Again, Policy, decide
-from geard.worker.pool import late_text
-from geard.worker.run import about, label, run
+from geard.worker.run import about, label, late_text, run
 
 log = logging.getLogger("geard.worker")
 

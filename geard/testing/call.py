@@ -30,7 +30,7 @@ from geard.worker.capability import bind
 from geard.worker.isolation import IsolatedProcess, assignment
 from geard.worker.job import Job
 from geard.worker.middleware import resolve
-from geard.worker.pool import THREADS
+from geard.worker.threads import THREADS
 
 if TYPE_CHECKING:
     from geard.worker.session import Session

@@ -21,7 +21,7 @@ from geard.worker.current import runs_jobs
 from geard.worker.forked import end_if_forked
 from geard.worker.job import Job
 from geard.worker.middleware import Begin, Invoke
-from geard.worker.pool import late_text
+from geard.worker.run import late_text
 
 if TYPE_CHECKING:
     from geard.worker.coroutines import Coroutines

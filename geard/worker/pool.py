@@ -17,14 +17,13 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from geard.config import Config, JobServer
 from geard.deadletters.letter import DeadLetter
-from geard.errors import ConfigError, GeardError, JobTimeout, Problem
+from geard.errors import ConfigError, Problem
 from geard.messages import RunningJob
 from geard.printable import printable
 from geard.worker.aftermath import Aftermath
@@ -33,13 +32,12 @@ from geard.worker.bucket import TokenBucket
 from geard.worker.capability import BoundCapability, Runtime, resolve_all
 from geard.worker.channel import Channel
 from geard.worker.job import Job
-from geard.worker.middleware import Begin, Invoke
 from geard.worker.paced import Pace, PacedChannel
 from geard.worker.run import about, label
 from geard.worker.tally import Tally
+from geard.worker.threads import THREADS, start_thread
 
 if TYPE_CHECKING:
-    from geard.worker.coroutines import Coroutines
     from geard.worker.process_client import ProcessClient
 
 log = logging.getLogger("geard.worker")
@@ -47,63 +45,6 @@ log = logging.getLogger("geard.worker")
 TICK_SECONDS: Final = 1.0
 
 Spawn = Callable[[Callable[[], None], str], object]
-
-
-def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
-    """The default way to start what a channel needs."""
-    thread = threading.Thread(target=target, name=name, daemon=True)
-    thread.start()
-    return thread
-
-
-@contextmanager
-def answer_when_late(job: Job, seconds: float) -> Iterator[None]:
-    """The time limit where nothing can interrupt a function: the job is answered in time, and its thread stays busy
-    until the function returns."""
-    timer = threading.Timer(seconds, _answer_late, (job, seconds))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _answer_late(job: Job, seconds: float) -> None:
-    try:
-        job.exception(late_text(job, seconds))
-    except GeardError:
-        return  # it was answered in the meantime
-    job.error = JobTimeout(late_text(job, seconds))
-    log.error("%s: job failed: %s; its thread is busy until the function returns", label(job), late_text(job, seconds),
-        extra=about(job) | {"failure": "JobTimeout"})  # fmt: skip
-
-
-def late_text(job: Job, seconds: float) -> str:
-    """What client and log are told of a job that ran over its time limit."""
-    return f"{printable(job.function)} ran longer than its timeout of {seconds:g} s"
-
-
-def call_here(invoke: Invoke, job: Job) -> Any:
-    """`thread: true` where every job has a thread anyway."""
-    return invoke(job)
-
-
-_coroutines_lock: Final = threading.Lock()
-_coroutines: list[Coroutines] = []
-
-
-def run_in_loop(begin: Begin, job: Job, seconds: float | None) -> Any:
-    """`async def` beside plain threads: one loop for the process, made for the first job that wants it."""
-    from geard.worker.coroutines import Coroutines  # asyncio is loaded for those who use it
-
-    with _coroutines_lock:
-        if not _coroutines:
-            _coroutines.append(Coroutines(lambda target: start_thread(target, "geard asyncio"), threading.Event))
-    return _coroutines[0].run(begin, job, lambda: late_text(job, seconds or 0.0), seconds)
-
-
-THREADS: Final = Runtime(limit=answer_when_late, in_thread=call_here, in_loop=run_in_loop)
 
 
 class WorkerPool:

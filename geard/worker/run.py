@@ -83,6 +83,11 @@ def label(job: Job) -> str:
     return printable(f"{job.function} {job.handle}{unique}")
 
 
+def late_text(job: Job, seconds: float) -> str:
+    """What client and log are told of a job that ran over its time limit."""
+    return f"{printable(job.function)} ran longer than its timeout of {seconds:g} s"
+
+
 NO_SUCH_FUNCTION = "no such function here"
 
 

@@ -22,9 +22,10 @@ from geard.errors import ConnectionLost, InvalidRequest, PacketTooLarge, Protoco
 from geard.protocol import DEFAULT_MAX_PACKET_BYTES, Command, Oversized, Packet, request
 from geard.worker.capability import BoundCapability, bind
 from geard.worker.job import Job
-from geard.worker.pool import THREADS, default_client_id
+from geard.worker.pool import default_client_id
 from geard.worker.run import NO_SUCH_FUNCTION, log_refused, run, too_large
 from geard.worker.session import Session
+from geard.worker.threads import THREADS
 from geard.worker.window import GrabWindow
 
 if TYPE_CHECKING:
