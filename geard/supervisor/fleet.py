@@ -11,7 +11,7 @@ from collections.abc import Callable
 from geard.config.load import Source
 from geard.messages import FromChild, ToChild
 from geard.supervisor.child import Child, Phase
-from geard.supervisor.generation import Generation, State
+from geard.supervisor.generation import Generation, Stage
 from geard.supervisor.pauses import Pauses
 
 
@@ -56,7 +56,7 @@ class Fleet:
 
     def restore(self, generation: Generation) -> None:
         """Go on with a generation that serves or drains."""
-        if generation.state is State.CURRENT:
+        if generation.stage is Stage.CURRENT:
             self.current = generation
         else:
             self.draining.append(generation)
@@ -87,7 +87,7 @@ class Fleet:
     def take_over(self, incoming: Generation, now: float) -> None:
         """The generation that was coming is the current one; the old one drains."""
         old, self.current, self.incoming = self.current, incoming, None
-        incoming.state = State.CURRENT
+        incoming.stage = Stage.CURRENT
         if old:
             old.drain(incoming.config.drain_timeout_seconds, now)
             self.draining.append(old)

@@ -40,7 +40,7 @@ VERDICT_SECONDS: Final = 5.0
 log = logging.getLogger(__name__)
 
 
-class State(Enum):
+class Stage(Enum):
     """Where a generation is in its life."""
 
     STARTING = "starting"
@@ -69,7 +69,7 @@ class Generation:
     source: Source
     spawn: Callable[[Child], None]
     jitter: Callable[[], float] = random.random
-    state: State = State.STARTING
+    stage: Stage = Stage.STARTING
     paused: Pauses = NOTHING
     problems: list[Problem] = field(default_factory=list)
     exit_code: int | None = None  # of the first process that could not start and said why
@@ -77,7 +77,7 @@ class Generation:
     leaving: list[Child] = field(default_factory=list)  # draining, no longer in a slot
 
     def __repr__(self) -> str:
-        return f"<Generation {self.number} {self.state.value} {len(self.children)} processes>"
+        return f"<Generation {self.number} {self.stage.value} {len(self.children)} processes>"
 
     @property
     def config(self) -> Config:
@@ -110,7 +110,7 @@ class Generation:
     @property
     def has_failed(self) -> bool:
         """Whether a process of a starting generation could not start."""
-        return self.state is State.STARTING and bool(self.problems)
+        return self.stage is Stage.STARTING and bool(self.problems)
 
     @property
     def verdict_is_in(self) -> bool:
@@ -139,7 +139,7 @@ class Generation:
                 self._retry_later(slot, child, now)
             elif slot.serving is child:
                 slot.serving, slot.replacement = slot.replacement, None
-                if self.state is State.STARTING and not slot.was_ready:
+                if self.stage is Stage.STARTING and not slot.was_ready:
                     if not child.problems and not child.killed:
                         self._fail(Problem(f"{child} {how_it_ended(status)} before it was ready"), now=now)
                 elif before is not Phase.DRAINING:
@@ -151,18 +151,18 @@ class Generation:
             if child.kill_at is not None and now >= child.kill_at and self._awaits(child) and not self.problems:
                 self._fail(Problem(f"{child} was not ready after {now - child.started_at:.0f} s"), now=now)
             child.tick(now, self.config.hang_timeout_seconds)
-        if self.state is State.DRAINING:
+        if self.stage is Stage.DRAINING:
             return
         for slot in self.slots:
-            if slot.serving is None and now >= slot.start_at and (slot.was_ready or self.state is State.CURRENT):
+            if slot.serving is None and now >= slot.start_at and (slot.was_ready or self.stage is Stage.CURRENT):
                 slot.serving = self._start_child(slot, now)
-        if self.state is State.CURRENT:
+        if self.stage is Stage.CURRENT:
             for slot in self._due_for_recycling(now):
                 slot.replacement = self._start_child(slot, now)
 
     def drain(self, timeout_seconds: float | None, now: float) -> None:
         """Grab no more; those in flight finish within the timeout (None: as long as they take). May be called again."""
-        self.state = State.DRAINING
+        self.stage = Stage.DRAINING
         for child in self.children:
             child.drain(timeout_seconds, now)
 
@@ -187,7 +187,7 @@ class Generation:
     def replace(self, child: Child, now: float) -> bool:
         """Start another in its place; it drains once that is ready. False when it serves no slot, or was replaced."""
         for slot in self.slots:
-            if slot.serving is child and not slot.replacement and self.state is State.CURRENT:
+            if slot.serving is child and not slot.replacement and self.stage is Stage.CURRENT:
                 slot.replacement = self._start_child(slot, now)
                 return slot.replacement is not None
         return False
@@ -201,7 +201,7 @@ class Generation:
 
     def view(self, now: float) -> GenerationView:
         """For `geard ps`."""
-        return GenerationView(self.number, self.state.value, tuple(child.view(now) for child in self.children))
+        return GenerationView(self.number, self.stage.value, tuple(child.view(now) for child in self.children))
 
     def _sharers(self, group: ProcessGroup) -> int:
         return sum(slot.group.name == group.name for slot in self.slots)
@@ -227,7 +227,7 @@ class Generation:
             self.spawn(child)
         except OSError as error:
             log.error("cannot start %s: %s", child, error)
-            if self.state is State.STARTING and not slot.was_ready:
+            if self.stage is Stage.STARTING and not slot.was_ready:
                 self._fail(Problem(f"cannot start a worker process: {error}"), now=now)
             self._retry_later(slot, child, now)
             return None
@@ -245,14 +245,14 @@ class Generation:
     def _over_memory(self, child: Child, message: OverMemory, now: float) -> None:
         """It drains already. What serves its slot next waits as after a death, should this happen again and again."""
         for slot in self.slots:
-            if slot.serving is child and self.state is not State.DRAINING:
+            if slot.serving is child and self.stage is not Stage.DRAINING:
                 log.warning("replacing %s: it uses %s (max_memory_hard)", child, mebibytes(message.memory_bytes))
                 slot.serving, slot.replacement = slot.replacement, None
                 self._retry_later(slot, child, now)
                 self._leave(child, now)
 
     def _could_not_start(self, child: Child, message: CannotStart, now: float) -> None:
-        if self.state is State.STARTING and not self._slot_was_ready(child):
+        if self.stage is Stage.STARTING and not self._slot_was_ready(child):
             if self.exit_code is None:
                 self.exit_code = message.exit_code
             self._fail(*map(self.source.locate, message.problems), now=now)
@@ -260,7 +260,7 @@ class Generation:
             log.error("%s cannot start:\n%s", child, "\n".join(map(str, map(self.source.locate, message.problems))))
 
     def _awaits(self, child: Child) -> bool:
-        return self.state is State.STARTING and child.phase is Phase.STARTING and not self._slot_was_ready(child)
+        return self.stage is Stage.STARTING and child.phase is Phase.STARTING and not self._slot_was_ready(child)
 
     def _slot_was_ready(self, child: Child) -> bool:
         return any(slot.was_ready for slot in self.slots if slot.serving is child)
@@ -281,7 +281,7 @@ class Generation:
         slot.crashes = crashes_in_a_row(slot.crashes, ready_seconds)
         delay = restart_delay_seconds(slot.crashes, self.jitter())
         slot.start_at = now + delay
-        if delay and self.state is State.CURRENT:
+        if delay and self.stage is Stage.CURRENT:
             log.warning(
                 "worker %d has ended %d times in a row; starting it again in %.1f s", slot.number, slot.crashes, delay
             )

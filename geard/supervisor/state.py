@@ -25,8 +25,7 @@ from geard.stats.totals import Totals
 from geard.supervisor.child import Child, Phase
 from geard.supervisor.decisions import process_groups
 from geard.supervisor.fleet import Fleet
-from geard.supervisor.generation import Generation, Slot
-from geard.supervisor.generation import State as GenerationPhase
+from geard.supervisor.generation import Generation, Slot, Stage
 from geard.supervisor.pauses import Pauses
 
 CARRIED: Final = (
@@ -133,7 +132,7 @@ class State(Struct, frozen=True, kw_only=True):
     @property
     def source(self) -> Source:
         """The config that is in effect, as it was read then."""
-        config = next(each.config for each in self.generations if each.state == GenerationPhase.CURRENT.value)
+        config = next(each.config for each in self.generations if each.state == Stage.CURRENT.value)
         return Source(self.config_file, config, (), {})
 
 
@@ -181,7 +180,7 @@ def _generation(generation: Generation) -> GenerationState:
     )
     leaving = tuple(map(_pid, generation.leaving))
     return GenerationState(
-        generation.number, generation.state.value, generation.config, slots, leaving, tuple(generation.paused)
+        generation.number, generation.stage.value, generation.config, slots, leaving, tuple(generation.paused)
     )
 
 
@@ -221,7 +220,7 @@ def restore(state: State, fleet: Fleet, adopt: Callable[[Child, ChildState], Non
         groups = {group.name: group for group in process_groups(known.config, known.paused)}
         source = Source(state.config_file, known.config, (), {})
         generation = Generation(
-            known.number, source, fleet.spawn, state=GenerationPhase(known.state), paused=Pauses(known.paused)
+            known.number, source, fleet.spawn, stage=Stage(known.state), paused=Pauses(known.paused)
         )
         for each in state.children:
             if each.generation == known.number:

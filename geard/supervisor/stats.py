@@ -39,7 +39,7 @@ def snapshot(fleet: Fleet, totals: Totals, about: About, now: float) -> Snapshot
         generations=tuple(
             GenerationStats(
                 generation.number,
-                generation.state.value,
+                generation.stage.value,
                 tuple(_process(child, totals.process(child), now) for child in generation.children),
             )
             for generation in fleet.generations

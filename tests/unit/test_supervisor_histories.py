@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from geard.messages import Drained
 from geard.supervisor.child import Child, Phase
 from geard.supervisor.events import Received
-from geard.supervisor.generation import State
+from geard.supervisor.generation import Stage
 from tests.support.fake_fleet import World, job
 
 Step = tuple[str, int]
@@ -80,12 +80,12 @@ def check(world: World, served_before: bool) -> None:
         return
     assert not served_before or fleet.current is not None, "what once served is replaced, never taken away"
     for generation in fleet.draining:
-        assert generation.state is State.DRAINING
+        assert generation.stage is Stage.DRAINING
         assert all(child.phase is Phase.DRAINING for child in generation.children), generation
     for child in world.living:
         assert any(child in generation.children for generation in generations), "every process is known"
     if fleet.current and world.supervisor._state != "stopping":
-        assert fleet.current.state is State.CURRENT
+        assert fleet.current.stage is Stage.CURRENT
         for slot in fleet.current.slots:
             assert slot.serving or slot.start_at > world.now, "a place is served or about to be"
 
