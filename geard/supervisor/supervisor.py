@@ -3,8 +3,8 @@
 Rules:
 - No handler blocks or waits; it changes state, tells worker processes, and returns. So a TERM in the middle of a
   reload is just the next event.
-- What it is doing is read off the reload under way (reloads.py) and the stop that has begun (stop.py), where the rest of
-  the promises is kept.
+- What it is doing is read off the reload under way (reloads.py) and the stop that has begun (stop.py), where the rest
+  of the promises is kept.
 - It ends only when no worker process is left.
 - All that touches the system is handed in; time is what `clock` says.
 """
