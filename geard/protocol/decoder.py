@@ -153,6 +153,14 @@ class Decoder:
         self._held, self._needed = len(rest), 1
         return line
 
+    def take_only(self, packet: bytes) -> bool:
+        """Whether what is held is this packet, which has no fields, and nothing else; it is taken then."""
+        if self._held != len(packet) or self._chunks != [packet] or self._to_skip:
+            return False
+        self._chunks = []
+        self._held, self._needed = 0, 1
+        return True
+
     def take(self, command: Command, into: list[list[bytes]] | deque[list[bytes]]) -> None:
         """Add the fields of the packets of this type at the front to `into`: the short way for a type with fields that
         comes many times in a row. It ends at whatever else there is: iterate for that, be it wrong or not complete."""

@@ -32,7 +32,7 @@ from typing import Final
 from geard.config import JobServer
 from geard.connection import Connection
 from geard.errors import ConnectionLost, PacketTooLarge, ProtocolError, ServerTimeout
-from geard.protocol import Command, Oversized, Packet, request
+from geard.protocol import Command, Oversized, Packet, request, response
 from geard.reconnect import Backoff
 from geard.stats.counters import MOST_VALUES
 from geard.worker.breath import BREATH_SECONDS, Breath
@@ -45,6 +45,7 @@ from geard.worker.window import HOARD_SECONDS, MAX_WINDOW, GrabWindow, grabs_due
 
 log = logging.getLogger("geard.worker")
 
+_NOOP: Final = response(Command.NOOP)
 JOB_ASSIGN_UNIQ: Final = Command.JOB_ASSIGN_UNIQ  # as a member of the enum it would be looked up twice for every job
 
 QUICK_SECONDS: Final = 0.001
@@ -243,6 +244,8 @@ class Channel:
 
     def _lead(self) -> bool:
         """Wait until a job is queued, reading for everybody when nobody else does. False: the channel has drained."""
+        if self._window.size == 1 and self._session:  # on a quiet channel no other result is near: none waits for one
+            self._session.flush()
         # `locked` first: a lock of gevent's that is not had makes who asked for it wait a turn of the loop.
         if self._read_lock.locked() or not self._read_lock.acquire(blocking=False):
             self._leave_to_others()
@@ -302,10 +305,14 @@ class Channel:
         found: list[list[bytes]] = []  # the fields of the jobs that were assigned
         jobs: list[Job] = []
         refused = no_jobs = 0
-        noop = farewell = False
+        farewell = False
+        decoder = session.decoder
+        noop = decoder.take_only(_NOOP)
+        if noop and self.registered.is_set():
+            session.heard(jobs=0, no_jobs=0, noop=True)
+            return
         now = self._clock()
         try:
-            decoder = session.decoder
             decoder.take(JOB_ASSIGN_UNIQ, found)
             for packet in decoder:
                 command = packet.command

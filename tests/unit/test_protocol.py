@@ -162,6 +162,32 @@ def test_rubbish_is_refused_or_waited_for_but_never_becomes_a_packet(rubbish: by
         list(decoder)
 
 
+def test_only_what_is_one_packet_and_nothing_else_is_taken_as_such() -> None:
+    noop, no_job = response(Command.NOOP), response(Command.NO_JOB)
+    decoder = Decoder()
+    assert not decoder.take_only(noop)
+    for held in (noop[:-1], noop + no_job, no_job + noop, no_job):
+        decoder.feed(held)
+        assert not decoder.take_only(noop)
+        decoder.feed(noop[-1:] if held == noop[:-1] else b"")
+        assert len(list(decoder)) == len(held + noop[-1:]) // len(noop)
+    decoder.feed(noop)
+    assert decoder.take_only(noop)
+    assert not decoder.in_packet
+    assert not list(decoder)
+    decoder.feed(no_job)
+    assert [packet.command for packet in decoder] == [Command.NO_JOB]
+
+
+def test_what_is_within_a_packet_that_is_skipped_is_none() -> None:
+    noop = response(Command.NOOP)
+    decoder = Decoder(max_packet_bytes=100, skip=True)
+    decoder.feed(response(Command.JOB_ASSIGN_UNIQ, b"H:x:1", b"f", b"u", b"x" * 200)[:-20])
+    assert len(list(decoder)) == 1
+    decoder.feed(noop)
+    assert not decoder.take_only(noop)
+
+
 def test_packets_before_the_rubbish_come_first_and_the_error_stays() -> None:
     decoder = Decoder()
     decoder.feed(response(Command.NOOP) + b"HTTP/1.1 400 Bad Request")
