@@ -16,6 +16,7 @@ from geard import reference
 from geard.cli import COMMANDS
 from geard.config.load import examine_config
 from tests.support.documents import DOCUMENTS, ROOT, Session, blocks, configs, those
+from tests.support.servers import need
 
 WITH_SESSIONS = [document for document in DOCUMENTS if any(block.kind == "console" for block in blocks(document))]
 LINK = re.compile(r"\]\((?!\w+:)([^)\s#]*)(?:#([\w-]+))?\)")
@@ -23,12 +24,16 @@ LINK = re.compile(r"\]\((?!\w+:)([^)\s#]*)(?:#([\w-]+))?\)")
 
 @pytest.mark.parametrize("document", WITH_SESSIONS, ids=lambda document: document.stem)
 def test_the_sessions_run_as_they_stand(document: Path, tmp_path: Path) -> None:
+    if any(block.kind == "php" and block.file for block in blocks(document)):
+        need("php")
     with closing(Session(document, tmp_path)) as session:
         session.follow()
 
 
 def test_there_are_sessions() -> None:
-    assert {"README", "tutorial", "client", "testing", "library"} <= {document.stem for document in WITH_SESSIONS}
+    sessions = {document.stem for document in WITH_SESSIONS}
+    assert {"README", "tutorial", "client", "testing", "library"} <= sessions
+    assert {"from-gearmanmanager", "from-pygearman", "from-celery"} <= sessions
 
 
 def test_every_config_can_run(tmp_path: Path) -> None:
