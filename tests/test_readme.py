@@ -91,6 +91,18 @@ def test_no_document_names_a_command_or_file_that_there_is_not() -> None:
             assert command in COMMANDS, f"{document.name}: geard {command}"
 
 
+def test_the_messages_in_trouble_are_those_of_the_code() -> None:
+    """In its tables' first column, where it is not a command; `…` stands for anything."""
+    seen = re.findall(r"^\| (.*?) \| ", (ROOT / "docs" / "trouble.md").read_text(), re.MULTILINE)
+    quoted = [text for one in seen for text in re.findall(r"`([^`]+)`", one)]
+    messages = [text for text in quoted if " " in text and not text.startswith("geard ")]
+    assert len(messages) >= 6, quoted
+    code = "\n".join(file.read_text() for file in (ROOT / "geard").rglob("*.py"))
+    for message in messages:
+        for part in message.split("…"):
+            assert part.strip() in code, message
+
+
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
     """docs/hooks.py, as mkdocs loads it."""
