@@ -334,9 +334,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ca.pem and, signed by it for 127.0.0.1, peer.pem and peer.key."""
     need("openssl")
     folder = tmp_path_factory.mktemp("tls")
-    (folder / "san").write_text(f"subjectAltName=IP:{HOST}\n")
+    usage = "-addext keyUsage=critical,keyCertSign,cRLSign"
+    (folder / "san").write_text(f"subjectAltName=IP:{HOST}\nauthorityKeyIdentifier=keyid\n")
     for command in (
-        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem",
+        f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem {usage}",
         "req -newkey rsa:2048 -nodes -subj /CN=peer -keyout peer.key -out peer.csr",
         "x509 -req -in peer.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out peer.pem",
     ):

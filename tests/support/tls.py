@@ -42,11 +42,14 @@ class Certificates:
         )
 
     def _authority(self, name: str) -> None:
-        self._openssl("req", "-x509", "-subj", f"/CN={name}", "-days", "2", *self._new_key(name), "-out", name + ".pem")
+        usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")  # from 3.13 on Python asks for it
+        self._openssl(
+            *("req", "-x509", "-subj", f"/CN={name}", "-days", "2"), *usage, *self._new_key(name), "-out", name + ".pem"
+        )
 
     def _sign(self, name: str, authority: str, names: str, days: int = 2) -> None:
         self._openssl("req", "-subj", f"/CN={name}", *self._new_key(name), "-out", name + ".csr")
-        (self.directory / "extensions").write_text(f"subjectAltName={names}\n")
+        (self.directory / "extensions").write_text(f"subjectAltName={names}\nauthorityKeyIdentifier=keyid\n")
         self._openssl(
             *("x509", "-req", "-in", name + ".csr", "-CA", authority + ".pem", "-CAkey", authority + ".key"),
             *("-CAcreateserial", "-days", str(days), "-extfile", "extensions", "-out", name + ".pem"),
