@@ -23,10 +23,12 @@ RETRY_SECONDS: Final = 1.0
 class Commits:
     """See the module. Closes the store in the end."""
 
-    def __init__(self, store: Store, rules: Rules) -> None:
+    def __init__(self, store: Store, rules: Rules, *, retry_seconds: float = RETRY_SECONDS) -> None:
         self._store = store
         self._rules = rules
-        self._fails = False
+        self._retry_seconds = retry_seconds
+        self._fails = False  # and that has been said
+        self._waits = False  # before it tries again, unless there is more to store
 
     def __repr__(self) -> str:
         return f"<Commits {self._store}{' fails' if self._fails else ''}>"
@@ -34,16 +36,18 @@ class Commits:
     def end_turn(self) -> None:
         """Store what is to be stored, if anything is."""
         rules = self._rules
-        if not rules.staged and (self._fails or not rules.ended):
+        if not rules.staged and (self._waits or not rules.ended):
             return
         added, ended = rules.to_store(), rules.ended
         try:
             self._store.commit(added, ended, rules.next_number)
         except CannotStore as error:
             if not self._fails:
+                self._fails = True
                 log.error("%s; background jobs are refused until it can be written", error)
-                gevent.spawn_later(RETRY_SECONDS, self._retry)
-            self._fails = True
+            if not self._waits:
+                self._waits = True
+                gevent.spawn_later(self._retry_seconds, self._retry)
             rules.refuse("Job server cannot store the job")
             return
         if self._fails:
@@ -57,4 +61,4 @@ class Commits:
         self._store.close()
 
     def _retry(self) -> None:
-        self._fails = False  # the end of this turn tries again
+        self._waits = False  # the end of this turn tries again

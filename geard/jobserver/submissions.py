@@ -4,7 +4,8 @@ Rules:
 - A second job with the same function and unique is the first: its client joins those who wait. One of them in the
   background makes the job a background job.
 - With `durable`, a background job is staged: no worker sees it until the caller has stored it and says `admit`, or
-  could not and says `refuse`, which turns the JOB_CREATED in the outbox into an ERROR.
+  could not and says `refuse`, which turns the JOB_CREATED in the outbox into an ERROR. Whatever the turn holds between:
+  a job may end, and whoever submitted it may go.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 
 from geard.jobserver import answers
 from geard.jobserver.queues import Queues
-from geard.jobserver.state import GONE, STAGED, UNLIMITED, Function, Job, Peer, Priority
+from geard.jobserver.state import GONE, RUNNING, STAGED, UNLIMITED, Function, Job, Peer, Priority
 from geard.protocol import Command
 
 MAX_UNIQUE_BYTES: Final = 64
@@ -64,8 +65,8 @@ class Submissions(Queues):
             else:
                 job.clients[peer] = job.clients.get(peer, 0) + 1
             peer.waits_for.add(job)
-        elif not job.background and not self.durable:
-            job.background = True
+        else:
+            job.background = True  # from now on: whom it was for may leave before it is stored
         if not peer.outbox:
             self.unsent.append(peer)
         packet = answers.job_created(job.handle)
@@ -83,18 +84,22 @@ class Submissions(Queues):
         staged, self.staged = self.staged, []
         for _, _, job in staged:
             if job.state is not GONE:
-                job.stored = job.background = True
+                job.stored = True
                 if job.state is STAGED:
                     job.function.held[job.priority] -= 1
                     self._schedule(job)
 
     def refuse(self, reason: str) -> None:
-        """Nothing of what was staged could be stored: each of its submissions gets an ERROR instead."""
+        """Nothing of what was staged could be stored: each of its submissions gets an ERROR instead. A job that was
+        there before is what it was: for those who wait for it."""
         staged, self.staged = self.staged, []
         for peer, place, job in staged:
-            peer.outbox[place] = answers.error("QUEUE_ERROR", reason)
-            if job.state is STAGED:
-                self._end(job)
+            if not peer.gone:
+                peer.outbox[place] = answers.error("QUEUE_ERROR", reason)
+            if job.state is not GONE:
+                job.background = False
+                if (not job.clients and job.state is not RUNNING) or job.state is STAGED:
+                    self._end(job)
 
     def restore(
         self, number: int, name: bytes, unique: bytes, workload: bytes, priority: int, reducer: bytes, due: float
