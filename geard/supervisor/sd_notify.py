@@ -21,6 +21,7 @@ class SdNotify:
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._socket: socket.socket | None = None  # kept: who has no descriptors left can still say that it lives
         self.watchdog_seconds = _watchdog_seconds(environ) if address else None
         """The service manager kills us when it hears no WATCHDOG=1 for so long; None: it does not watch."""
 
@@ -28,11 +29,13 @@ class SdNotify:
         """Send these. Never blocks and never fails: a service manager that does not listen is no reason to stop."""
         if not self._address:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sender:
-            try:
-                sender.sendto("\n".join(assignments).encode(), self._address)
-            except OSError:
-                return  # its queue is full, or it is gone
+        try:
+            if self._socket is None:
+                kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+                self._socket = socket.socket(socket.AF_UNIX, kind)
+            self._socket.sendto("\n".join(assignments).encode(), self._address)
+        except OSError:
+            return  # its queue is full, or it is gone, or there is no descriptor to be had yet
 
 
 def reloading() -> tuple[str, str]:

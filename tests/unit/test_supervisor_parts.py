@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -119,6 +121,23 @@ def test_an_abstract_notify_socket_is_reached() -> None:
         manager.settimeout(10)
         SdNotify({"NOTIFY_SOCKET": "@" + name}).send("READY=1", "STATUS=up")
         assert manager.recv(1000) == b"READY=1\nSTATUS=up"
+
+
+def test_the_service_manager_is_told_also_when_no_descriptor_is_left(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, ExitStack() as everything:
+        manager.bind(path)
+        manager.settimeout(10)
+        notify = SdNotify({"NOTIFY_SOCKET": path})
+        notify.send("READY=1")
+        free = os.open(os.devnull, os.O_RDONLY)
+        os.close(free)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        everything.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        notify.send("WATCHDOG=1")
+        SdNotify({"NOTIFY_SOCKET": path}).send("READY=1")  # cannot be said, and that is all
+        assert [manager.recv(1000), manager.recv(1000)] == [b"READY=1", b"WATCHDOG=1"]
 
 
 # --- --watch ------------------------------------------------------------------------------------------------------
