@@ -15,6 +15,11 @@ def choose(key: bytes, candidates: Iterable[str]) -> str:
     return max(candidates, key=lambda candidate: (_score(key, candidate), candidate))
 
 
+def ranked(key: bytes, candidates: Iterable[str]) -> list[str]:
+    """All of them: the one that `choose` chooses, the one that it would choose without that, and so on."""
+    return sorted(candidates, key=lambda candidate: (_score(key, candidate), candidate), reverse=True)
+
+
 def _score(key: bytes, candidate: str) -> bytes:
     return blake2b(key, digest_size=8, key=_hashed(candidate)).digest()
 

@@ -260,8 +260,7 @@ def test_a_map_goes_on_where_one_of_many_is_lost(servers: list[str]) -> None:
 
     with ScriptedServer(drop_job) as dropping, Client([dropping.address, *servers], choose="spread") as client:
         assert isinstance(client._conversation, Fleet)
-        for member in client._conversation._members:
-            member.dial()
+        client._conversation._chooser.dials.want(*client._conversation._members)
         eventually(lambda: repr(client).startswith("<Client 7 of 7"), what="connections to all")
         pairs = list(client.map("note", map(str, range(100)), pairs=True))
         assert [workload for workload, _ in pairs] == [str(number) for number in range(100)]

@@ -127,14 +127,14 @@ def test_a_job_server_that_is_lost_as_soon_as_it_has_answered_holds_up_nobody(ch
     """Another caller may have found out that it is lost before those are woken who wait for it."""
     with ScriptedServer(lambda peer, number: welcome(peer)) as server, Client(server.address, choose=choose) as client:
         fleet = fleet_of(client)
-        ring = fleet._members[0]._ended
+        ended = fleet._chooser.dials._ended
 
         def lose_it_first(member: Member) -> None:
             if exchange := member.conversation.current:
                 exchange.fail(ConnectionLost("lost"))
-            ring(member)
+            ended(member)
 
-        fleet._members[0]._ended = lose_it_first
+        fleet._chooser.dials._ended = lose_it_first
         with ThreadPoolExecutor(1) as pool:
             call = pool.submit(client.echo, b"")
             wait([call], timeout=20)

@@ -45,11 +45,11 @@ class Client:
     become bytes: `bytes`, `json` or a text codec; each call may have its own. With `exceptions` a worker's exception
     comes as JobException with its text, otherwise as JobFailed.
 
-    `choose` is how it uses several job servers. "first": one at a time, the first that answers. "spread": all, each
-    submission goes to the one that owes this client the least. "unique": as "spread", but those with the same function
-    and `unique` go to the same one, whichever client they come from. The workers must serve them all. One that cannot
-    be reached is left out until it answers again, and its jobs go to the others; under "unique" equal jobs may meet
-    again only when it is back. What was sent to a job server that is lost is not sent to another.
+    `choose` is how it uses several job servers. "first": one at a time, the first that answers. "spread": all, in
+    turns, and past those that owe this client clearly more than the others. "unique": as "spread", but those with the
+    same function and `unique` go to the same one, whichever client they come from. The workers must serve them all. One
+    that cannot be reached is left out until it answers again, and its jobs go to the others; under "unique" equal jobs
+    may meet again only when it is back. What was sent to a job server that is lost is not sent to another.
 
     Every call raises InvalidRequest before anything is sent, CannotConnect when no job server answers, ConnectionLost
     (`job_created` tells what is known), ServerTimeout when the job server owes an answer for `answer_timeout_seconds`,

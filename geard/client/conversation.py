@@ -28,7 +28,7 @@ class Conversation:
     def __init__(self, servers: Servers, options: Iterable[str], answer_timeout_seconds: float) -> None:
         self._servers = servers
         self._options = list(options)
-        self._answer_timeout_seconds = answer_timeout_seconds
+        self.answer_timeout_seconds = answer_timeout_seconds
         self._exchange: Exchange | None = None
         self._connecting = Turn()
         self._failure: CannotConnect | None = None  # the last attempt's that had all the time it wanted
@@ -68,18 +68,19 @@ class Conversation:
 
     def wait(self, exchange: Exchange, reply: Reply, deadline: float | None = None) -> None:
         """Wait for the answer to a request that was sent, and raise it if it is an error."""
-        patience = time.monotonic() + self._answer_timeout_seconds
+        patience = time.monotonic() + self.answer_timeout_seconds
         if deadline is not None and deadline < patience:
             if not exchange.wait(reply, reply.answered, deadline):
                 raise JobTimeout(f"{exchange.server} has not answered in time; the job's fate is unknown")
         elif not exchange.wait(reply, reply.answered, patience):
-            # What it owes comes in order: as long as this answer is missing, no other can come either.
-            exchange.fail(
-                ServerTimeout(f"{exchange.server} has not answered within {self._answer_timeout_seconds:g} s")
-            )
+            self.give_up(exchange)
             raise exchange.loss_of(reply)
         if reply.error is not None:
             raise reply.error
+
+    def give_up(self, exchange: Exchange) -> None:
+        """It has owed an answer for too long. They come in order: as long as one is missing, no other can come."""
+        exchange.fail(ServerTimeout(f"{exchange.server} has not answered within {self.answer_timeout_seconds:g} s"))
 
     def exchange(self, deadline: float | None = None) -> Exchange:
         """The exchange in use, or a new one. Raises CannotConnect, InvalidRequest if it is closed."""
@@ -136,6 +137,9 @@ class Conversation:
             if deadline is None:
                 self._failure, self._failed = error, time.monotonic()
             raise
+        if self._closed:  # meanwhile
+            self.close()
+            raise InvalidRequest("the client is closed")
         return exchange
 
     def forked(self, parent: int) -> None:

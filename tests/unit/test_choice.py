@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import random
 from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from geard.client import Handle, requests
-from geard.client.choice import least
+from geard.client.choice import MOST_MISSED, Spread
 from geard.client.requests import BACKGROUND, FOREGROUND, background_job, job, placed_by
 from geard.client.state import JobState, most_telling
 from geard.config import JobServer
@@ -21,32 +23,161 @@ NAMES = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=
 SERVERS = [f"10.0.0.{number}:4730" for number in range(20)]
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.integers(0, 1000))
-def test_who_owes_the_least_is_chosen(loads: list[int], turn: int) -> None:
-    assert loads[least(range(len(loads)), loads.__getitem__, turn=turn)] == min(loads)
+class Server:
+    """A candidate: what it owes, and how many times it was chosen."""
+
+    def __init__(self, number: int, outstanding: int = 0) -> None:
+        self.number = number
+        self.outstanding = outstanding
+        self.turn = self.missed = 0.0
+        self.taken = self.answered = self.heard = 0
+
+    def answer(self, most: int) -> None:
+        self.outstanding -= min(most, self.outstanding)
 
 
-@given(st.integers(1, 20), st.integers(0, 1 << 30), st.integers(1, 500))
-def test_shares_are_even_whatever_is_answered_meanwhile(servers: int, turn: int, jobs: int) -> None:
-    idle = Counter(least(range(servers), lambda _: 0, turn=turn + number) for number in range(jobs))
-    assert max(idle.values()) - min(idle[each] for each in range(servers)) <= 1
-    owing: Counter[int] = Counter()
-    for number in range(jobs):
-        owing[least(range(servers), lambda each: owing[each], turn=turn + number)] += 1
-    assert max(owing.values()) - min(owing[each] for each in range(servers)) <= 1
+def made(number: int) -> list[Server]:
+    servers = [Server(each) for each in range(number)]
+    for server in servers:
+        Spread[Server]().join(server)
+    return servers
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=20), st.integers(0, 1000))
-def test_of_those_that_owe_equally_little_the_one_that_was_given_the_fewest(
-    numbers: list[tuple[int, int]], turn: int
-) -> None:
-    chosen = least(numbers, lambda each: each[0], lambda each: each[1], turn)
-    assert chosen == min(numbers)
+def choose_for(spread: Spread[Server], jobs: int) -> Counter[int]:
+    """Submit so many jobs; how many went to each."""
+    chosen = Counter[int]()
+    for _ in range(jobs):
+        server = spread.take()
+        assert server is not None
+        server.outstanding += 1
+        chosen[server.number] += 1
+    return chosen
+
+
+def apart(shares: Counter[int], numbers: Iterable[int]) -> float:
+    """How far the share of any is from their mean, as a part of it."""
+    counted = [shares[number] for number in numbers]
+    mean = sum(counted) / len(counted)
+    return max(abs(each - mean) for each in counted) / mean
+
+
+@given(st.integers(1, 20), st.integers(1, 500))
+def test_shares_are_even_whatever_is_answered_meanwhile(servers: int, jobs: int) -> None:
+    for answers in (0, 1):
+        shares, candidates = Counter[int](), made(servers)
+        spread = Spread(candidates)
+        for _ in range(jobs):
+            shares += choose_for(spread, 1)
+            for candidate in candidates:
+                candidate.answer(answers)
+        assert max(shares.values()) - min(shares[each] for each in range(servers)) <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shares_are_even_where_answers_come_in_bursts_some_always_later(seed: int) -> None:
+    """Twenty on two cores: those of one process answer together, and seldom; who answers sooner gets no more."""
+    chance, servers, shares = random.Random(seed), made(20), Counter[int]()
+    spread = Spread(servers)
+    for moment in range(300):
+        shares += choose_for(spread, max(200 - sum(server.outstanding for server in servers), 0))
+        for server in servers:
+            if server.number < 5 or moment % 2 == server.number % 2:
+                server.answer(chance.randrange(60))
+    assert apart(shares, range(20)) < 0.05
+
+
+@pytest.mark.parametrize("callers", [4, 12, 40])
+@pytest.mark.parametrize(("number", "stalled"), [(2, 1), (3, 2), (10, 1), (10, 5), (20, 2)])
+def test_of_callers_that_each_wait_few_end_up_at_those_that_stall(number: int, stalled: int, callers: int) -> None:
+    servers, chance = made(number), random.Random(callers)
+    spread = Spread(servers)
+    choose_for(spread, callers)
+
+    def go(answers: int, among: list[Server]) -> None:
+        for _ in range(answers):
+            if owing := [server for server in among if server.outstanding]:
+                chance.choice(owing).answer(1)
+                choose_for(spread, 1)
+
+    go(1000, servers)
+    before = sum(server.outstanding for server in servers[:stalled])
+    go(1000, servers[stalled:])
+    after = sum(server.outstanding for server in servers[:stalled])
+    assert after <= max(1.5 * callers * stalled / number, before) + stalled
+
+
+def test_who_has_not_answered_gets_nothing_while_another_owes_nothing() -> None:
+    servers = made(2)
+    spread = Spread(servers)
+    choose_for(spread, 2)
+    for _ in range(100):
+        servers[1].answer(1)
+        assert choose_for(spread, 1) == {1: 1}
+
+
+@pytest.mark.parametrize("stalled", [1, 10, 19])
+def test_load_leaves_those_that_stall(stalled: int) -> None:
+    servers = made(20)
+    spread = Spread(servers)
+    for _ in range(100):
+        choose_for(spread, 200)
+        for server in servers:
+            server.answer(1000)
+    for _ in range(100):
+        choose_for(spread, 200)
+        for server in servers[stalled:]:
+            server.answer(200)
+    most = max(server.outstanding for server in servers[:stalled])
+    assert most <= 3 * 200 / (20 - stalled) + 10
+
+
+def test_one_that_is_slow_gets_what_it_can_do_and_keeps_no_long_queue() -> None:
+    servers, shares = made(10), Counter[int]()
+    spread = Spread(servers)
+    for _ in range(500):
+        shares += choose_for(spread, 100)
+        for server in servers:
+            server.answer(2 if server.number == 0 else 20)
+    assert shares[0] / 500 < 2.2
+    assert servers[0].outstanding <= 40
+    assert apart(shares, range(1, 10)) < 0.05
+
+
+@pytest.mark.parametrize("paused", [10, 10_000])
+def test_one_that_is_back_gets_no_flood_to_make_up_for_the_past(paused: int) -> None:
+    servers = made(10)
+    spread = Spread(servers)
+
+    def go(moments: int, answering: list[Server]) -> list[Counter[int]]:
+        seen = []
+        for _ in range(moments):
+            seen.append(choose_for(spread, 100))
+            for server in answering:
+                server.answer(1000)
+        return seen
+
+    go(10, servers)
+    go(paused, servers[1:])
+    servers[0].answer(1000)
+    after = go(100, servers)
+    assert max(chosen[0] for chosen in after) <= 20  # at twice the pace of the others
+    assert sum(chosen[0] for chosen in after) <= 100 * 10 + MOST_MISSED + 1
+    spread.join(servers[0])  # and one that was not there makes up for nothing
+    assert abs(sum(chosen[0] for chosen in go(100, servers)) - 100 * 10) <= 1
+
+
+def test_a_question_is_nobodys_turn() -> None:
+    """Or a caller that asks before each submission would submit to every other one only."""
+    spread, shares = Spread(made(2)), Counter[int]()
+    for _ in range(100):
+        assert spread.peek() is not None
+        shares += choose_for(spread, 1)
+    assert apart(shares, range(2)) == 0
 
 
 def test_nobody_is_chosen_from_nobody() -> None:
-    with pytest.raises(ValueError, match="empty"):
-        least([], lambda _: 0)
+    spread = Spread[Server]()
+    assert spread.take() is spread.peek() is None
 
 
 @given(NAMES, NAMES, st.binary(max_size=100))
