@@ -16,7 +16,7 @@ CAPABILITIES = {
     for name in (
         "reverse", "type_of", "nothing", "a_number", "snowman", "about", "hands_on", "answers_fail",
         "answers_exception", "answers_twice", "raises_after_answering", "answers_what_cannot_be_encoded", "spoken",
-        "generator_raises", "streams", "what_started", "misbehave", "open_gate", "close_gate",
+        "generator_raises", "streams", "what_started", "misbehave", "open_gate", "close_gate", "part_done",
     )
 } | {
     "answers_early": capability("answers_early", greenlets=1),
@@ -125,6 +125,17 @@ def test_a_hands_on_function_talks_while_it_runs(caller: Caller) -> None:
         ("WORK_STATUS", b"2 2"),
         (COMPLETE, b"done"),
     ]
+
+
+def test_progress_in_fractions_is_told_to_client_and_supervisor_in_whole_numbers(
+    pool: PoolInThreads | PoolInProcess, caller: Caller
+) -> None:
+    assert caller.run("close_gate") == (COMPLETE, b"closed")
+    [handle] = caller.submit("part_done", "")
+    assert caller.packet().fields[1:] == [b"0", b"2"]
+    assert [(job.numerator, job.denominator) for job in pool.jobs() if job.handle == handle] == [(0, 2)]
+    caller.submit("open_gate", "")
+    assert {caller.packets()[-1].data, caller.packets()[-1].data} == {b"open", b"done"}
 
 
 def test_a_generators_items_are_pieces_and_its_return_value_the_end(caller: Caller) -> None:

@@ -119,10 +119,11 @@ class Job(Struct, eq=False):
 
     # --- on the way -----------------------------------------------------------------------------------------------
 
-    def status(self, numerator: int, denominator: int) -> None:
-        """Tell clients how far it is: WORK_STATUS."""
-        self.progress = numerator, denominator
-        self.send(request(Command.WORK_STATUS, self.raw_handle, b"%d" % numerator, b"%d" % denominator))
+    def status(self, numerator: float, denominator: float) -> None:
+        """Tell clients how far it is: WORK_STATUS, in whole numbers, as the protocol has them."""
+        done, whole = b"%d" % numerator, b"%d" % denominator
+        self.progress = int(done), int(whole)  # what clients are told, and nothing that the supervisor could not read
+        self.send(request(Command.WORK_STATUS, self.raw_handle, done, whole))
 
     def data(self, chunk: Any) -> None:
         """Send a piece of the result: WORK_DATA. Encoded as a result is."""

@@ -80,6 +80,13 @@ def hands_on(job: Job, workload: str) -> str:
     return "done"
 
 
+def part_done(job: Job, workload: str) -> str:
+    """Tells how far it is in fractions, then waits for the gate."""
+    job.status(0.5, 2.5)
+    GATE.wait(60)
+    return "done"
+
+
 def answers_early(job: Job, workload: str) -> str:
     """Answers, then goes on until the gate is opened."""
     time.sleep(0.05)  # by now its channel has nothing to send
