@@ -225,6 +225,18 @@ def test_what_a_client_has_data_of_does_not_run_again(serve: Callable[..., Worke
         task.result(60)
 
 
+def test_a_piece_that_could_not_be_sent_is_not_with_the_client(
+    serve: Callable[..., WorkerPool], client: Client
+) -> None:
+    def flaky(job: Job, workload: str) -> str:
+        if job.attempt == 1:
+            job.data(object())
+        return "done"
+
+    serve(flaky, retry={"times": 2, "wait": "0s..0s"})
+    assert client.run("f", "x", unique="u") == "done"
+
+
 def test_more_than_can_be_parked_fail_or_wait_in_the_job_server(
     serve: Callable[..., WorkerPool], client: Client, job_server: JobServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from geard.config import Config
+from geard.config import Capability, Config
 from geard.messages import OverMemory, Ready
 from geard.worker.memory import LOOK_SECONDS, watch_memory
 from tests.support.daemon import CAPABILITIES, Daemon, submit
-from tests.support.pool import PoolInProcess, background, pool_config
+from tests.support.pool import Caller, PoolInProcess, background, capability, pool_config, start_pool
 from tests.support.servers import Gearmand, JobServerProcess
 from tests.support.waiting import eventually
 
@@ -107,3 +107,21 @@ def test_a_daemon_over_the_hard_limit_runs_each_job_once_and_goes_on_in_a_fresh_
         submit(gearmand, "sleep", "after 0")
         eventually(lambda: daemon.runs["after"] == 1)
         assert set(daemon.runs.values()) == {1}
+
+
+def test_a_result_that_there_is_no_memory_to_send_fails_its_job_and_no_other(gearmand: JobServerProcess) -> None:
+    offered: dict[str, str | Capability] = {"large": capability("too_large_to_send", "bytes"), "reverse": "reverse"}
+    with start_pool("process", gearmand.address, offered) as pool, Caller(gearmand.address) as caller:
+        assert caller.run("large", "100") == ("WORK_EXCEPTION", b"MemoryError")
+        assert caller.run("reverse", "abc") == ("WORK_COMPLETE", b"cba")
+        assert pool.counters() == (1, 1)
+
+
+def test_results_that_there_is_no_memory_to_send_in_one_write_are_sent_one_by_one(gearmand: JobServerProcess) -> None:
+    offered: dict[str, str | Capability] = {"together": capability("together", "bytes"), "reverse": "reverse"}
+    with start_pool("process", gearmand.address, offered), Caller(gearmand.address) as caller:
+        caller.submit("together", *["4 30"] * 4)
+        for _ in range(4):
+            [packet] = caller.packets()
+            assert (packet.command.name, len(packet.fields[1])) == ("WORK_COMPLETE", 30_000_000)
+        assert caller.run("reverse", "abc") == ("WORK_COMPLETE", b"cba")

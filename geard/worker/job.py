@@ -127,8 +127,8 @@ class Job(Struct, eq=False):
 
     def data(self, chunk: Any) -> None:
         """Send a piece of the result: WORK_DATA. Encoded as a result is."""
-        self.has_sent_data = True
         data = self.capability.codec.encode(chunk)
+        self.has_sent_data = True
         self.capability.counter.bytes_out += len(data)
         self.send(request(Command.WORK_DATA, self.raw_handle, data))
 
@@ -161,9 +161,10 @@ class Job(Struct, eq=False):
         """The same for who runs the job, and sees to it that the answer is sent."""
         capability = self.capability
         data = result if type(result) is capability.as_is else capability.codec.encode(result)
+        packet = work_complete(self.raw_handle, data)  # or there is no memory for it, and the job is not answered
         # No call between read and write of the flag: in threads, only one of two answers can win.
         answered, self.answered = self.answered, True
-        if answered or not self.session.answer(work_complete(self.raw_handle, data)):
+        if answered or not self.session.answer(packet):
             self._came_late(answered)
         counter = capability.counter
         counter.bytes_in += len(self.workload)

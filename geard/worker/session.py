@@ -186,7 +186,11 @@ class Session:
             if not self.owed and not self.bade_farewell and self._finished() and not outbox:
                 self.bade_farewell = True
                 packets.append(_FAREWELL)
-        return b"".join(packets)
+        try:
+            return b"".join(packets)
+        except MemoryError:  # large results: one at a time then, which takes none
+            outbox[:0] = packets[1:]
+            return packets[0]
 
     def _ask(self, packets: list[bytes]) -> None:
         """Grabs while there may be more; once there is not, PRE_SLEEP. A quiet channel saves a turn: it sends PRE_SLEEP

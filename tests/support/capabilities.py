@@ -6,6 +6,7 @@ Each pool imports them by their dotted paths, in threads of the test process or 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import threading
 import time
@@ -254,6 +255,36 @@ def hoard(workload: str) -> str:
     """Keeps so many megabytes for good."""
     HOARD.append(bytearray(b"x" * 1_000_000 * int(workload)))
     return workload
+
+
+def leave_memory(megabytes: float) -> None:
+    """Let this process have no more than so much beside what it has."""
+    with open("/proc/self/statm") as statm:
+        used = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + int(megabytes * 1_000_000), resource.RLIM_INFINITY))
+
+
+def too_large_to_send(workload: bytes) -> bytes:
+    """A result of so many megabytes, with no memory for another as large."""
+    result = b"x" * 1_000_000 * int(workload)
+    leave_memory(int(workload) / 2)
+    return result
+
+
+LARGE: list[int] = []
+
+
+def together(workload: bytes) -> bytes:
+    """`jobs megabytes`: a result of so many megabytes, at the same time as the others, with memory to hold them twice,
+    one of them, and no more."""
+    jobs, megabytes = map(int, workload.split())
+    result = b"x" * 1_000_000 * megabytes
+    LARGE.append(megabytes)
+    if len(LARGE) == jobs:
+        leave_memory(1.5 * megabytes)
+        GATE.set()
+    GATE.wait(60)
+    return result
 
 
 def memory(workload: str) -> str:
