@@ -127,9 +127,10 @@ on_start: app.reverse
 @pytest.mark.parametrize(
     ("module", "ending"),
     [
-        ("import os; os._exit(0)", "exit code 0"),
-        ("import os; os._exit(3)", "exit code 3"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("import os; os._exit(0)", "exited with code 0"),
+        ("import os; os._exit(3)", "exited with code 3"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "was killed by SIGSEGV"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 6)", "was killed by signal 40"),
     ],
 )
 def test_a_module_that_ends_the_interpreter_is_reported(module: str, ending: str, here: Path) -> None:
@@ -137,7 +138,7 @@ def test_a_module_that_ends_the_interpreter_is_reported(module: str, ending: str
     Path("geard.yaml").write_text("capabilities: {f: app.f}\n")
     done = check()
     assert done.returncode == exits.CONFIG
-    assert f"geard.yaml:1:1: capabilities: importing them ended the process with {ending}\n" in done.stderr
+    assert f"geard.yaml:1:1: capabilities: the process that imports them {ending}\n" in done.stderr
 
 
 def test_modules_are_found_as_a_worker_process_finds_them(here: Path) -> None:

@@ -9,7 +9,6 @@ Rule: loads neither gevent nor anything of the worker.
 
 from __future__ import annotations
 
-import signal
 import subprocess
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,6 +20,7 @@ from geard.config.load import Source
 from geard.config.model import Config
 from geard.errors import Problem
 from geard.findings import IMPORT_TIMEOUT_SECONDS, Findings
+from geard.messages import how_it_ended
 
 GIVE_UP_SECONDS: Final = IMPORT_TIMEOUT_SECONDS + 5
 
@@ -56,12 +56,6 @@ def import_capabilities(config: Config, *, run: Run = subprocess.run) -> tuple[F
     except OSError as error:
         return nothing, [Problem(f"cannot start a process to import them: {error}", key="capabilities")]
     if process.returncode or not process.stdout:
-        return nothing, [Problem(f"importing them {ending(process.returncode)}", key="capabilities")]
+        message = f"the process that imports them {how_it_ended(process.returncode)}"
+        return nothing, [Problem(message, key="capabilities")]
     return msgspec.json.decode(process.stdout, type=Findings), []
-
-
-def ending(return_code: int) -> str:
-    """How a process ended that should not have."""
-    if return_code >= 0:
-        return f"ended the process with exit code {return_code}"
-    return f"ended the process with {signal.Signals(-return_code).name}"

@@ -1,7 +1,9 @@
 """Reading the config again, for a reload.
 
-Rule: the loop never waits for it. The file is read in a thread, and capabilities are imported in a process of their
-own, which ends when this does.
+Rules:
+- The loop never waits for it. The file is read in a thread, and capabilities are imported in a process of their own,
+  which ends when this does.
+- Each `begin` has an outcome, whatever fails: a reload that heard of none would never end, nor any after it begin.
 """
 
 from __future__ import annotations
@@ -43,9 +45,12 @@ class Loader:
             self._loading.kill()  # with the process that it may be waiting for
 
     def _load(self) -> None:
-        outcome = gevent.get_hub().threadpool.apply(_read, (self._read, self._file))
-        if isinstance(outcome, Source) and outcome.problems:
-            outcome = ConfigError(with_import_problems(outcome, run=gevent.subprocess.run).problems)
+        try:
+            outcome = gevent.get_hub().threadpool.apply(_read, (self._read, self._file))
+            if isinstance(outcome, Source) and outcome.problems:
+                outcome = ConfigError(with_import_problems(outcome, run=gevent.subprocess.run).problems)
+        except Exception as error:
+            outcome = _failure(error, self._file)
         self._loaded(outcome)
 
 
@@ -56,5 +61,9 @@ def _read(read: Callable[[str], Source], file: str) -> Outcome:
     except ConfigError as error:
         return error
     except Exception as error:
-        log.exception("a bug in geard: reading the config failed")
-        return ConfigError([Problem(f"cannot read the config: {error!r}", file)])
+        return _failure(error, file)
+
+
+def _failure(error: Exception, file: str) -> ConfigError:
+    log.error("a bug in geard: reading the config failed", exc_info=error)
+    return ConfigError([Problem(f"cannot read the config: {error!r}", file)])

@@ -14,20 +14,24 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from gevent.event import AsyncResult
 from hypothesis import given
 from hypothesis import strategies as st
 from watchfiles import Change
 
 from geard.cli.control import draw
+from geard.config.load import Source
 from geard.config.model import Capability, Config
-from geard.errors import InvalidRequest
+from geard.errors import ConfigError, InvalidRequest, Problem
 from geard.messages import Heartbeat, how_it_ended
 from geard.supervisor import decisions, sd_notify
 from geard.supervisor.answers import GenerationView, Overview, ProcessView
 from geard.supervisor.daemon import Daemon
+from geard.supervisor.loader import Loader
 from geard.supervisor.sd_notify import SdNotify
 from geard.supervisor.watch import SourceFilter, source_roots
 from tests.support.fake_fleet import World, job
+from tests.support.waiting import DEADLINE_SECONDS
 
 
 def beat(*, done: int = 0, failed: int = 0, memory: int = 0) -> Heartbeat:
@@ -138,6 +142,22 @@ def test_the_service_manager_is_told_also_when_no_descriptor_is_left(tmp_path: P
         notify.send("WATCHDOG=1")
         SdNotify({"NOTIFY_SOCKET": path}).send("READY=1")  # cannot be said, and that is all
         assert [manager.recv(1000), manager.recv(1000)] == [b"READY=1", b"WATCHDOG=1"]
+
+
+# --- reading the config -------------------------------------------------------------------------------------------
+
+
+def test_a_reading_of_the_config_that_fails_in_any_way_has_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("geard.supervisor.loader.with_import_problems", fail)
+    wrong = Source("geard.yaml", Config(), (Problem("odd"),), {})
+    heard: AsyncResult[object] = AsyncResult()
+    Loader("geard.yaml", lambda file: wrong, heard.set).begin()
+    outcome = heard.get(timeout=DEADLINE_SECONDS)
+    assert isinstance(outcome, ConfigError)
+    assert "can't start new thread" in str(outcome)
 
 
 # --- --watch ------------------------------------------------------------------------------------------------------
