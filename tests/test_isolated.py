@@ -110,6 +110,21 @@ def test_many_jobs_share_a_few_processes_and_a_fresh_one_is_fresh() -> None:
         isolation.close()
 
 
+def test_a_failure_whose_text_cannot_be_encoded_is_told_all_the_same() -> None:
+    config = Config(
+        job_servers=(SERVER,),
+        capabilities={"misbehave": Capability("tests.support.capabilities.misbehave", retry=Retry(3))},
+        python_path=(os.getcwd(),),
+    )
+    isolation = Isolation(Start(config, 1, 1))
+    try:
+        packet = job("misbehave", "surrogate")
+        ending, _, failed = isolation.run("misbehave", str(SERVER), packet, lambda answer: None, fresh=False)
+        assert (ending, failed and failed.text) == ("", "ValueError: half a pair: ?")
+    finally:
+        isolation.close()
+
+
 def test_a_job_that_takes_over_a_process_leaves_the_failure_of_the_one_before_to_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

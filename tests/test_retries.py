@@ -16,6 +16,7 @@ import pytest
 
 from geard import Fail, Job, Reject, Retry, WorkerPool, config_from, exits
 from geard.client import Client, Task
+from geard.deadletters.letter import DeadLetter
 from geard.deadletters.store import DeadLetters
 from geard.errors import JobException
 from geard.worker import attempts
@@ -235,6 +236,35 @@ def test_a_piece_that_could_not_be_sent_is_not_with_the_client(
 
     serve(flaky, retry={"times": 2, "wait": "0s..0s"})
     assert client.run("f", "x", unique="u") == "done"
+
+
+def test_a_wait_beyond_all_calendars_holds_up_no_other_job(serve: Callable[..., WorkerPool], client: Client) -> None:
+    def patient(job: Job, workload: str) -> str:
+        if job.attempt == 1:
+            raise Retry(after=float(workload))
+        return "done"
+
+    pool = serve(patient, retry={"times": 2})
+    client.submit_background("f", "1e12", unique="waits here")
+    client.submit_background("f", "1e12")
+    eventually(lambda: pool.parked == 2)
+    assert client.run("f", "0.1", unique="u", timeout=30) == "done"
+
+
+def test_a_letter_that_cannot_be_kept_for_any_reason_leaves_its_job_in_the_log(
+    job_server: JobServerProcess, client: Client, dead: DeadLetters, caplog: pytest.LogCaptureFixture
+) -> None:
+    def keep(letter: DeadLetter) -> None:
+        raise RecursionError("too deep")
+
+    config = {
+        "job_servers": [job_server.address],
+        "dead_letters": dead.path,
+        "capabilities": {"f": {"function": Flaky(2), "dead_letter": True}},
+    }
+    with WorkerPool(config_from(config), keep=keep), pytest.raises(JobException, match="ValueError: boom"):
+        client.run("f", "the workload")
+    assert "is not kept: too deep; its workload: b'the workload'" in caplog.text
 
 
 def test_more_than_can_be_parked_fail_or_wait_in_the_job_server(

@@ -14,20 +14,19 @@ from __future__ import annotations
 import logging
 import random
 import time
-import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from geard.config.model import JobServer
-from geard.deadletters.letter import DeadLetter, DeadLettersUnusable
+from geard.deadletters.letter import DeadLetter
 from geard.errors import GeardError
 from geard.worker import attempts
 from geard.worker.attempts import Attempt
 from geard.worker.job import Job, RetriedJob
 from geard.worker.parking import Parking
 from geard.worker.policy import Again, Policy, decide
-from geard.worker.run import about, failure, label
+from geard.worker.run import about, encodable, failure, label, traceback_of
 
 if TYPE_CHECKING:
     from geard.client import Client
@@ -50,7 +49,7 @@ class Aftermath:
         random: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`keep` keeps a dead letter, and raises DeadLettersUnusable when it cannot; None where none are kept."""
+        """`keep` keeps a dead letter, and raises when it cannot; None where none are kept."""
         self._keep = keep
         self._random = random
         self._clock = clock
@@ -115,7 +114,11 @@ class Aftermath:
                 unique=attempts.write(attempt).decode(),
                 at=datetime.fromtimestamp(self._clock() + wait_seconds, UTC),
             )
-        except (GeardError, UnicodeError) as error:
+        except (
+            GeardError,
+            ValueError,
+            OverflowError,
+        ) as error:  # the latter two: it is due after the end of the calendar
             log.warning("%s cannot be submitted again, so it waits here: %s", label(job), error)
             return False
         job.fail()
@@ -138,10 +141,9 @@ class Aftermath:
         if self._keep is None:
             log.error("%s is not kept: there is no `dead_letters` in the config", label(job), extra=about(job))
             return
-        letter = letter_of(job, attempt, error, self._clock())
         try:
-            self._keep(letter)
-        except DeadLettersUnusable as reason:
+            self._keep(letter_of(job, attempt, error, self._clock()))
+        except Exception as reason:  # whatever it is: nobody else has the job any more
             log.error(
                 "%s is not kept: %s; its workload: %r",
                 label(job),
@@ -156,22 +158,17 @@ def letter_of(job: Job, attempt: Attempt, error: BaseException, now: float) -> D
     return DeadLetter(
         function=job.function,
         workload=job.workload,
-        unique=_text(attempt.unique.decode(errors="replace")),
+        unique=attempt.unique.decode(errors="replace"),
         handle=job.handle,
         server=job.server,
         attempts=attempt.number,
         first_at=float(attempt.first_failed_at or now),
         last_at=now,
-        error=_text(failure(error)),
-        traceback=_text("".join(traceback.format_exception(error))[-MAX_TRACEBACK:]),
+        error=encodable(failure(error)),
+        traceback=encodable(traceback_of(error)[-MAX_TRACEBACK:]),
     )
 
 
 def resume(job: Job) -> None:
     """Have a parked job run again: its channel takes it, if its connection is still there."""
     job.session.resume(job)
-
-
-def _text(text: str) -> str:
-    """Without what cannot be encoded: an exception's text may hold anything."""
-    return text.encode(errors="replace").decode()

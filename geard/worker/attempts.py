@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 PREFIX: Final = b"geard:retry:"
 MAX_UNIQUE_BYTES: Final = 64
 HASHED: Final = b"#"
+MAX_DIGITS: Final = 11
+"""A client may write anything into a unique: longer numbers are none of ours, and fit neither a letter nor a date."""
 
 
 class Attempt(NamedTuple):
@@ -28,7 +30,7 @@ def read(unique: bytes) -> Attempt:
     if unique.startswith(PREFIX):
         number, _, rest = unique[len(PREFIX) :].partition(b":")
         first, colon, original = rest.partition(b":")
-        if colon and number.isdigit() and first.isdigit() and int(number) > 1:
+        if colon and _is_number(number) and _is_number(first) and int(number) > 1:
             return Attempt(int(number), int(first), original)
     return Attempt(1, None, unique)
 
@@ -48,6 +50,10 @@ def write(attempt: Attempt) -> bytes:
     if len(head) + len(attempt.unique) <= MAX_UNIQUE_BYTES:
         return head + attempt.unique
     return head + HASHED + blake2b(attempt.unique, digest_size=12).hexdigest().encode()
+
+
+def _is_number(text: bytes) -> bool:
+    return text.isdigit() and len(text) <= MAX_DIGITS
 
 
 def _head(attempt: Attempt) -> bytes:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import traceback
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn, cast
@@ -34,7 +33,7 @@ from geard.worker.forked import end_if_forked
 from geard.worker.isolation import BEAT, BEAT_SECONDS, ENDED, FAILED, Failed
 from geard.worker.job import Job
 from geard.worker.policy import Policy, judge
-from geard.worker.run import failure, run
+from geard.worker.run import encodable, failure, run, traceback_of
 
 if TYPE_CHECKING:
     from geard.worker.session import Session
@@ -108,7 +107,7 @@ def _run(job: Job) -> None:
 
 
 def _tell(wire: Wire, policy: Policy, job: Job, error: BaseException) -> bool:
-    told = Failed(failure(error), "".join(traceback.format_exception(error)), judge(policy, error))
+    told = Failed(encodable(failure(error)), encodable(traceback_of(error)), judge(policy, error))
     wire.send(request(Command.ECHO_REQ, FAILED + msgspec.json.encode(told)))
     return True
 

@@ -7,6 +7,7 @@ greenlet goes on to the next. A greenlet that user code killed would be missing 
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 from typing import Final
 
@@ -117,6 +118,19 @@ def message_of(error: BaseException) -> str:
         return str(error)
     except BaseException as second:
         return f"its __str__ raised {type(second).__name__}"
+
+
+def encodable(text: str) -> str:
+    """Without what cannot be encoded: what comes from user code may hold anything."""
+    return text.encode(errors="replace").decode()
+
+
+def traceback_of(error: BaseException) -> str:
+    """Its traceback, as Python writes it; empty where that fails."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException:  # what user code has made of its error is its own affair
+        return ""
 
 
 def describe(error: BaseException) -> str:

@@ -7,7 +7,6 @@ what was added since the last time.
 from __future__ import annotations
 
 import time
-import traceback
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from geard.stats.diff import Diff, ProcessDiff, ServerDiff
 from geard.stats.failures import MAX_WORKLOAD_BYTES, Failure
 from geard.worker.capability import BoundCapability
 from geard.worker.job import Job
-from geard.worker.run import message_of
+from geard.worker.run import message_of, traceback_of
 
 if TYPE_CHECKING:  # a channel counts in its pool's tally
     from geard.worker.channel import Channel
@@ -56,7 +55,7 @@ class Tally:
                 time=time.time(),
                 type="timeout" if late else type(error).__name__ if told else "",
                 text=_clean(message_of(error) if isinstance(error, BaseException) else error),
-                traceback=_clean(_traceback_of(error)) if isinstance(error, BaseException) and not late else "",
+                traceback=_clean(traceback_of(error)) if isinstance(error, BaseException) and not late else "",
                 workload=job.workload[:MAX_WORKLOAD_BYTES] if self._keep_workloads else None,
                 workload_bytes=len(job.workload),
                 process=self.process,
@@ -107,13 +106,6 @@ class Tally:
             connected = all(channel.registered.is_set() for channel in own)
             found[name] = ServerDiff(connected, *(now - before for now, before in zip(total, told, strict=True)))
         return found
-
-
-def _traceback_of(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(error))
-    except BaseException:  # what user code has made of its error is its own affair
-        return ""
 
 
 def _clean(text: str | bytes) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -78,8 +80,23 @@ def test_what_a_capability_says_comes_out_of_a_process_as_it_was() -> None:
     for verdict in (Retry("busy", after="2s"), Retry(), Fail("why"), Reject("why")):
         copy = pickle.loads(pickle.dumps(verdict))
         assert (type(copy), str(copy), vars(copy)) == (type(verdict), str(verdict), vars(verdict))
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        float("inf"),
+        float("-inf"),
+        float("nan"),
+        pytest.param(10**400, id="too large"),
+        timedelta(seconds=1),
+        [1],
+        "soon",
+    ],
+)
+def test_a_wait_that_is_no_number_of_seconds_is_refused_where_it_is_said(after: Any) -> None:
     with pytest.raises(InvalidRequest):
-        Retry(after="soon")
+        Retry(after=after)
 
 
 uniques = st.binary(max_size=64).map(lambda data: data.replace(b"\0", b"0"))
@@ -103,7 +120,11 @@ def test_any_other_unique_is_a_first_attempt(unique: bytes) -> None:
         assert attempts.read(unique) == Attempt(1, None, unique)
 
 
-@pytest.mark.parametrize("unique", [b"geard:retry:", b"geard:retry:x:1:a", b"geard:retry:1:1:a", b"geard:retry:3:1"])
+NOT_OURS = [b"geard:retry:", b"geard:retry:x:1:a", b"geard:retry:1:1:a", b"geard:retry:3:1"]
+TOO_LONG = [b"geard:retry:%d:1:a" % 2**63, b"geard:retry:" + b"9" * 5000 + b":1:a", b"geard:retry:2:%d:a" % 10**12]
+
+
+@pytest.mark.parametrize("unique", NOT_OURS + TOO_LONG, ids=lambda unique: unique[:30])
 def test_a_unique_that_only_begins_so_is_a_first_attempt(unique: bytes) -> None:
     assert attempts.read(unique) == Attempt(1, None, unique)
 
