@@ -192,10 +192,16 @@ def test_the_daemon_runs_its_schedules_and_shows_them() -> None:
         daemon.write_config(schedules={})
         assert daemon.reload().returncode == exits.DONE
         assert daemon.geard("schedules").stderr == "no schedules\n"
-        eventually(
-            lambda: not [p for p in daemon.children if "scheduler" in Path(f"/proc/{p}/cmdline").read_text()],
-            what="the end of the scheduler",
-        )
+        assert daemon.stop() == exits.DONE
+
+
+def test_what_waits_is_cancelled_when_a_reload_leaves_no_schedule() -> None:
+    with Embedded() as job_server, Daemon(job_server, schedules={"s": tick()}) as daemon:  # whose jobs nobody runs
+        daemon.start()
+        eventually(lambda: job_server.status("tick")[0] >= 10, what="jobs that wait")
+        daemon.write_config(schedules={})
+        assert daemon.reload().returncode == exits.DONE
+        eventually(lambda: job_server.status("tick")[0] == 0, what="the end of all that waited")
         assert daemon.stop() == exits.DONE
 
 

@@ -1,4 +1,10 @@
-"""The processes beside the workers, as the config wants them: the scheduler, and the keeper of dead letters."""
+"""The processes beside the workers, as the config wants them: the scheduler, and the keeper of dead letters.
+
+Rules:
+- The scheduler goes by the config in effect, never by one that only came and was refused.
+- Once it has run, each goes on to the end: worker processes that drain may have letters to be kept, and what waits for
+  schedules that are no more is to be cancelled.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 from geard import interpreter
-from geard.config.model import Config
+from geard.config.model import Config, DeadLetterFile
 from geard.deadletters.keep import Keep
 from geard.deadletters.keep import dump as dump_keep
 from geard.scheduler import states
@@ -25,7 +31,8 @@ class Companions:
     ) -> None:
         """`scheduled` is told how the schedules stand; `dead_letters_address` is the one that worker processes know
         already."""
-        self._config = config
+        self._config = config  # in effect
+        self._letters = config.dead_letters  # kept so, also when there is no such config any more
         self._verbose = verbose
         own = f"\0geard-dead-letters-{os.getpid()}-{os.urandom(8).hex()}"
         self.dead_letters_address = dead_letters_address or own
@@ -49,21 +56,19 @@ class Companions:
 
     def needed_by(self, config: Config) -> None:
         """A worker process is about to start with this config: have what it needs."""
-        if config.dead_letters and self._config.dead_letters is None:
-            self._config = config
-        if self._config.dead_letters:
+        if config.dead_letters:
+            if self._config.dead_letters is None:
+                self._let_keep(config.dead_letters)
             self._keeper.start()
 
     def configured(self, config: Config) -> None:
         """This config has taken effect."""
         self._config = config
+        self._scheduler.send_line(self._plan())  # nothing to one that does not run
         if config.schedules:
-            self._scheduler.send_line(self._plan())  # nothing to one that does not run
             self._scheduler.start()
-        else:
-            self._scheduler.stop()
-        if config.dead_letters:  # and it stays where there are none any more: draining processes may need it
-            self._keeper.send_line(self._keep())
+        if config.dead_letters:
+            self._let_keep(config.dead_letters)
 
     def pause(self) -> None:
         """End all of them, and wait for that, until `resume`."""
@@ -93,9 +98,12 @@ class Companions:
         return states.dump(Plan(self._config, self._verbose))
 
     def _keep(self) -> bytes:
-        letters = self._config.dead_letters
-        assert letters
-        return dump_keep(Keep(letters, self.dead_letters_address, self._config.logging, self._verbose))
+        assert self._letters  # else the keeper has never been started
+        return dump_keep(Keep(self._letters, self.dead_letters_address, self._config.logging, self._verbose))
+
+    def _let_keep(self, letters: DeadLetterFile) -> None:
+        self._letters = letters
+        self._keeper.send_line(self._keep())
 
     def _signal(self, number: int) -> None:
         for each in self._all:
