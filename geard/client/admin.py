@@ -154,9 +154,14 @@ class Admin:
             whole = True
             return answer
         finally:
-            if taken and taken[0] and not whole:
-                self.close()
-            turn.give(taken)
+            try:
+                if taken and taken[0] and not whole:
+                    self.close()
+            finally:
+                if taken and taken[0]:
+                    taken[0] = False  # at once
+                    turn.lock.release()
+                turn.forget(taken)
 
     def forked(self, parent: int) -> None:
         """This is a child of the process that has the connection: make another when it is needed."""

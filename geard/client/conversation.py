@@ -95,7 +95,10 @@ class Conversation:
                 raise CannotConnect(f"cannot connect in time: another caller is at it, to {self._servers}")
             return self._connected(asked, deadline)
         finally:
-            turn.give(taken)
+            if taken and taken[0]:
+                taken[0] = False  # at once
+                turn.lock.release()
+            turn.forget(taken)
 
     @property
     def current(self) -> Exchange | None:

@@ -129,7 +129,10 @@ class Exchange:
         try:
             return pen.take(taken, deadline) and self._write(deadline)
         finally:
-            pen.give(taken)
+            if taken and taken[0]:
+                taken[0] = False  # at once
+                pen.lock.release()
+            pen.forget(taken)
 
     def _write(self, deadline: float | None) -> bool:
         connection, outbox = self._connection, self._outbox

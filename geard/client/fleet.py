@@ -84,7 +84,10 @@ class Fleet:
             turn.take(taken, None)
             self._change(wanted)
         finally:
-            turn.give(taken)
+            if taken and taken[0]:
+                taken[0] = False  # at once
+                turn.lock.release()
+            turn.forget(taken)
 
     def _change(self, wanted: dict[str, JobServer]) -> None:
         known = self._known

@@ -19,7 +19,12 @@ class Turn:
         try:
             if turn.take(taken, deadline): ...
         finally:
-            turn.give(taken)
+            if taken and taken[0]:
+                taken[0] = False  # at once
+                turn.lock.release()
+            turn.forget(taken)
+
+    The release stands there, and not in a method: an interrupt may strike as a method begins, and nobody else would.
 
     Where there is no deadline, shorter: `with turn.lock: turn.holder = me`, and 0 before it is left."""
 
@@ -39,7 +44,7 @@ class Turn:
     def take(self, taken: list[bool], deadline: float | None) -> bool:
         """Wait for the turn; False if the deadline (by time.monotonic()) came first. InvalidRequest if we have it.
 
-        `taken` is for `give`, which is due whatever comes of this."""
+        `taken` is for `forget`, which is due whatever comes of this."""
         me = threading.get_ident()
         if self.held_by(me):
             raise reentered()
@@ -48,14 +53,12 @@ class Turn:
         taken.extend(map(self.lock.acquire, (True,), (left,)))
         return taken[0]
 
-    def give(self, taken: list[bool]) -> None:
-        """Give the turn back, if it was taken."""
-        held = taken and taken[0]
-        del taken[:]  # at once with the release
-        if held:
-            self.lock.release()
+    def forget(self, taken: list[bool]) -> None:
+        """It is not taken any more, nor waited for."""
+        del taken[:]
         me = threading.get_ident()
-        others = tuple(each for each in self.takers.get(me, ()) if each is not taken)
+        # With those that an interrupt has left: they have had their turn, and have given it back.
+        others = tuple(each for each in self.takers.get(me, ()) if each is not taken and each != [False])
         if others:
             self.takers[me] = others
         else:
