@@ -226,6 +226,30 @@ def test_a_closed_client_ends_the_waits_of_its_callers() -> None:
             client.echo(b"x")
 
 
+def test_a_client_that_is_closed_while_it_connects_sends_nothing() -> None:
+    asked, closed, over = threading.Event(), threading.Event(), threading.Event()
+
+    def script(peer: Peer, number: int) -> None:
+        peer.expect(Command.OPTION_REQ)
+        asked.set()
+        assert closed.wait(30)
+        peer.send(Command.OPTION_RES, b"exceptions")
+        peer.send(Command.ECHO_RES, peer.expect(Command.ECHO_REQ).data)
+        with pytest.raises(EOFError):
+            peer.receive()
+        over.set()
+
+    with ScriptedServer(script) as server, ThreadPoolExecutor(1) as pool:
+        client = Client(server.address)
+        call = pool.submit(client.submit_background, "f", "x")
+        assert asked.wait(30)
+        client.close()
+        closed.set()
+        with pytest.raises(InvalidRequest, match="the client is closed"):
+            call.result(timeout=30)
+        assert over.wait(30)
+
+
 def test_no_job_server_is_one_error_with_each_address_and_its_reason() -> None:
     def silent(peer: Peer, number: int) -> None:
         peer.receive()
