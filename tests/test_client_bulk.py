@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from geard import Client, ConnectionLost, JobFailed
-from geard.errors import InvalidRequest
+from geard.errors import CannotConnect, InvalidRequest
 from geard.protocol import Command, Packet
 from tests.support.raw import Peer, ScriptedServer
 from tests.support.raw_worker import RawWorker, reverse
@@ -149,6 +149,23 @@ def test_many_background_jobs_are_taken_lazily_from_an_endless_input(
     assert 2000 <= job_server.status("f")[0] <= 3000
 
 
+def test_who_has_all_handles_needs_the_job_server_no_more(job_server: JobServerProcess) -> None:
+    client = Client(job_server.address)
+    handles: list[str] = []
+    for handle in client.submit_many_background("f", JOBS):
+        handles.append(handle)
+        if len(handles) == len(JOBS):
+            client.close()
+    assert len(set(handles)) == len(JOBS)
+
+
+def test_a_workload_that_cannot_be_sent_raises_in_its_place(job_server: JobServerProcess, client: Client) -> None:
+    handles: list[str] = []
+    with pytest.raises(InvalidRequest, match="the workload is None"):
+        handles.extend(client.submit_many_background("f", [*JOBS, *JOBS, None, "after it"]))
+    assert len(set(handles)) == 2 * len(JOBS) == job_server.status("f")[0]
+
+
 def test_handles_that_came_before_the_connection_was_lost_are_yielded() -> None:
     def script(peer: Peer, number: int) -> None:
         welcome(peer)
@@ -221,3 +238,28 @@ def test_a_map_whose_connection_another_caller_finds_lost_waits_for_nothing_ther
         eventually(lambda: echoes(client))
         (workload, failure), last = results
         assert (workload, type(failure), last) == ("b", ConnectionLost, ("c", "C"))
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_a_map_in_pairs_tells_of_all_that_it_submitted_when_no_job_server_is_left(more: bool) -> None:
+    def script(peer: Peer, number: int) -> None:
+        if number:
+            return
+        welcome(peer)
+        for handle in (b"H:1", b"H:2"):
+            peer.expect(Command.SUBMIT_JOB)
+            peer.send(Command.JOB_CREATED, handle)
+        peer.send(Command.WORK_COMPLETE, b"H:1", b"A")
+
+    with ScriptedServer(script) as server, Client(server.address) as client:
+        results = client.map("f", "abc" if more else "ab", pairs=True, concurrency=2)
+        assert next(results) == ("a", "A")
+        with pytest.raises(ConnectionLost):
+            client.echo(b"?")
+        workload, failure = next(results)
+        assert (workload, type(failure)) == ("b", ConnectionLost)
+        if more:
+            with pytest.raises(CannotConnect):
+                next(results)
+        else:
+            assert list(results) == []

@@ -26,7 +26,7 @@ from geard.cli.job import ENCODING, time_limit
 from geard.cli.output import json_line, json_member, on_terminal, say
 from geard.client import Choose, Client, Priority
 from geard.config import JobServer
-from geard.errors import GeardError
+from geard.errors import CannotConnect, GeardError
 from geard.printable import printable
 
 DEFAULT_CONCURRENCY: Final = 50
@@ -56,6 +56,11 @@ class Lines:
     def over(self) -> int:
         """The oldest line is over: how many bytes it took in the file."""
         return self._sizes.popleft()
+
+    def give_back(self) -> None:
+        """What is drawn and not over was not submitted."""
+        self.drawn -= len(self._sizes)
+        self._sizes.clear()
 
     def total_bytes(self) -> int | None:
         """How much there is to read from here; None where that cannot be known (a pipe)."""
@@ -100,7 +105,11 @@ def run_lines(
 
     def outcomes(client: Client, lines: Lines) -> Iterator[bytes | GeardError]:
         pairs = client.map(function, lines, concurrency=concurrency, pairs=True, priority=priority, unique=unique)
-        return (outcome for _, outcome in pairs)
+        try:
+            yield from (outcome for _, outcome in pairs)
+        except CannotConnect:  # it comes after all that were submitted
+            lines.give_back()
+            raise
 
     def shown(line: int, outcome: bytes | GeardError) -> bytes:
         if isinstance(outcome, GeardError):

@@ -29,27 +29,32 @@ HELD: Final = 4  # an ordered map holds so many times its concurrency: done ones
 PATIENCE_SECONDS: Final = 30.0  # without a result, after which a map asks itself whether its job server is silent
 
 T = TypeVar("T")
+_END: Final = object()
 
 
 def submit_all(conversation: Conversation, packets: Iterable[bytes], timeout: float | None = None) -> Iterator[bytes]:
-    """Submit background jobs and yield their handles, in order. Raises what the answer is if it is an error."""
+    """Submit background jobs and yield their handles, in order. Raises what the answer is if it is an error, and what
+    `packets` raises, each in its place."""
     deadline = deadline_after(timeout)
-    source = iter(packets)
+    failures: list[Exception] = []
+    source = _until_failure(packets, failures)
     replies: deque[Reply] = deque()
     exchange: Exchange | None = None
     more = True
     try:
         while True:
-            if exchange is None or not replies:
+            if exchange is None or (more and not replies):
                 exchange = _next_exchange(conversation, exchange, deadline)
             while more and len(replies) <= WINDOW - LOT:
                 lot = lot_of(source)
-                more = bool(lot)
+                more = len(lot) == LOT or sum(map(len, lot)) >= LOT_BYTES
                 for packet in lot:
                     replies.append(Reply(Command.JOB_CREATED))
                     exchange.post(replies[-1], packet)
                 flush(exchange, deadline)
             if not replies:
+                if failures:
+                    raise failures[0]
                 return
             conversation.wait(exchange, replies[0], deadline)
             while replies and (fields := replies[0].fields):
@@ -78,6 +83,14 @@ def flush(exchange: Exchange, deadline: float | None) -> None:
         raise JobTimeout(f"{exchange.server} has not taken all jobs in time; those taken may run")
 
 
+def _until_failure(packets: Iterable[bytes], failures: list[Exception]) -> Iterator[bytes]:
+    """The packets, up to where there is a failure instead of one."""
+    try:
+        yield from packets
+    except Exception as error:
+        failures.append(error)
+
+
 def lot_of(source: Iterator[bytes]) -> list[bytes]:
     """The packets for the next write."""
     lot, size = [], 0
@@ -92,7 +105,8 @@ def lot_of(source: Iterator[bytes]) -> list[bytes]:
 class Window(ABC, Generic[T]):
     """The jobs of one map: iterate it for (workload, submission that has ended), at most `concurrency` at a time.
 
-    A submission that could not be made, or whose connection was lost, has ended with that error."""
+    A submission that could not be made, or whose connection was lost, has ended with that error. When none can be made
+    any more that is raised, after all that were made; but not where there was nothing left to submit."""
 
     def __init__(
         self,
@@ -106,6 +120,7 @@ class Window(ABC, Generic[T]):
         self._packet_of = packet_of
         self._source = iter(workloads)
         self._more = True
+        self._failure: GeardError | None = None  # why no more can be submitted
         self._timeout = timeout
         self._deadline: float | None = None  # from the first iteration
         self._concurrency = concurrency
@@ -120,17 +135,22 @@ class Window(ABC, Generic[T]):
 
     def __iter__(self) -> Iterator[tuple[T, Submission]]:
         self._deadline = deadline_after(self._timeout)
+        begun = False
         try:
             while True:
                 # Refill before yielding: the workers go on while our caller is busy with what it gets.
                 self._refill()
+                begun = begun or bool(self._held)
                 ready = self._take_ready()
                 for submission in ready:
                     yield self._held.pop(submission), submission
                 if not ready:
-                    if not self._held:
+                    if self._held:
+                        self._wait()
+                    elif self._failure is None or (begun and next(self._source, _END) is _END):
                         return
-                    self._wait()
+                    else:
+                        raise self._failure
         finally:
             for submission in self._held:
                 submission.abandon()
@@ -139,19 +159,30 @@ class Window(ABC, Generic[T]):
         free = min(self._concurrency - self._running, HELD * self._concurrency - len(self._held))
         if not self._more or free <= 0:
             return
-        post = self._poster()
+        try:
+            post = self._poster()
+        except (ConnectionLost, InvalidRequest) as error:
+            self._failure, self._more = error, False
+            return
         bell, finished, held, packet_of = self._bell, self._finished, self._held, self._packet_of
         held_before = len(held)
         for workload in islice(self._source, free):
             submission = Submission(bell=bell, finished=finished)
             held[submission] = workload
             try:
-                post(submission, packet_of(workload))
+                packet = packet_of(workload)
             except InvalidRequest as error:
                 self._end(submission, error)
+                continue
+            try:
+                post(submission, packet)
+            except (ConnectionLost, InvalidRequest) as error:
+                self._end(submission, error)
+                self._failure = error
+                break
         drawn = len(held) - held_before
         self._running += drawn
-        self._more = drawn == free
+        self._more = drawn == free and self._failure is None
         self._flush()
 
     def _take_ready(self) -> list[Submission]:
@@ -174,7 +205,7 @@ class Window(ABC, Generic[T]):
 
     @abstractmethod
     def _poster(self) -> Callable[[Submission, bytes], None]:
-        """What posts a submission where it belongs. Raises CannotConnect."""
+        """What posts a submission where it belongs. Both raise ConnectionLost or InvalidRequest where there is none."""
 
     @abstractmethod
     def _flush(self) -> None:

@@ -213,9 +213,9 @@ class Client:
     ) -> Iterator[str]:
         """Submit a background job for each workload, many at a time, and yield their handles in order.
 
-        Lazy: it submits as it is iterated, some hundreds ahead. A refused job raises in its place and ends it; with
-        ConnectionLost, and with JobTimeout when it is not through `timeout` seconds after its start, the jobs whose
-        handles were not yielded are of unknown fate."""
+        Lazy: it submits as it is iterated, some hundreds ahead. A refused job, or a workload that cannot be encoded,
+        raises in its place and ends it; with ConnectionLost, and with JobTimeout when it is not through `timeout`
+        seconds after its start, the jobs whose handles were not yielded are of unknown fate."""
         codec = self._codec_for(encoding)
         packets: Iterator[bytes]
         if at is None:
@@ -274,8 +274,9 @@ class Client:
         or as they come if not `ordered`.
 
         Lazy: workloads are taken as results are, and few of either are held. The first failure raises and ends it; with
-        `pairs` it yields (workload, result or exception) and goes on. Raises JobTimeout, with `pairs` too, if it is not
-        through `timeout` seconds after its start; what was submitted may still run."""
+        `pairs` it yields (workload, result or exception) and goes on, until no job server can be reached: CannotConnect
+        comes after all that were submitted. Raises JobTimeout, with `pairs` too, if it is not through `timeout` seconds
+        after its start; what was submitted may still run."""
         if concurrency < 1:
             raise InvalidRequest(f"concurrency is at least 1, not {concurrency}")
         codec = self._codec_for(encoding)
