@@ -152,7 +152,8 @@ def test_actions_need_the_token_of_the_page_and_come_from_no_other_site(
     assert monitor.get("/reload")[0] == 405
     assert post(monitor, "/reload")[0] == 403
     assert post(monitor, "/reload", token="wrong")[0] == 403
-    assert post(monitor, "/reload", {"Origin": "http://evil.example"}, token=token)[0] == 403
+    for origin in ("http://evil.example", "null", "http://["):
+        assert post(monitor, "/reload", {"Origin": origin}, token=token)[0] == 403
     assert answers.RELOAD not in [request.command for request in supervisor.asked]
     status, body = post(monitor, "/reload", {"Origin": monitor.url}, token=token)
     assert (status, json.loads(body)["message"]) == (200, "generation 4 serves")
@@ -223,6 +224,14 @@ def test_slow_readers_and_many_connections_hold_up_nobody(monitor: MonitorProces
     finally:
         for connection in [*streams, *idle]:
             connection.close()
+
+
+def test_an_address_that_is_none_is_no_page_and_no_error(monitor: MonitorProcess) -> None:
+    with socket.create_connection((HOST, monitor.port), 30) as stream:
+        stream.sendall(b"GET /events?view=//%5B HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        events = stream.makefile("rb")
+        eventually(lambda: b"data: " in events.readline(), what="an event")
+    assert "Traceback" not in monitor.log
 
 
 def test_however_it_is_hammered_the_supervisor_is_asked_within_bounds(

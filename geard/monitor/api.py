@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from flask import Response, g, request
 
 from geard.monitor import chart, health, pages
 from geard.monitor.metrics import Metrics
-from geard.monitor.state import State
+from geard.monitor.state import Ask, State
 from geard.supervisor.answers import Request
 
 MOST: Final = 10_000
 """Rows or points in one answer."""
+
+T = TypeVar("T")
 
 
 class Api:
@@ -73,20 +75,23 @@ class Api:
 
     def api_jobs(self) -> Response:
         asked = Request("", function=text("function"), limit=number("limit", 100), offset=number("offset"))
-        return as_json(self._state.recall(self._state.own.source.jobs, asked))
+        return as_json(self._recall(lambda source: source.jobs, asked))
 
     def api_failures(self) -> Response:
         asked = Request("", function=text("function"), limit=number("limit", 100), after=number("after"))
-        return as_json(self._state.recall(self._state.own.source.failures, asked))
+        return as_json(self._recall(lambda source: source.failures, asked))
 
     def api_history(self) -> Response:
         minutes = bool(number("minutes"))
         asked = Request("", function=text("function"), limit=number("limit", 900), minutes=minutes)
-        return as_json(self._state.recall(self._state.own.source.history, asked))
+        return as_json(self._recall(lambda source: source.history, asked))
 
     def api_stack(self) -> Response:
         asked = Request("", pid=number("pid"), handle=text("handle"))
-        return as_json({"stack": self._state.recall(self._state.own.source.stack, asked)})
+        return as_json({"stack": self._recall(lambda source: source.stack, asked)})
+
+    def _recall(self, ask: Ask[T], asked: Request) -> T:
+        return self._state.recall(self._state.own, ask, asked)
 
     def api_chart(self) -> Response:
         return as_json(chart.columns(self._state, text("function"), text("span"), number("after"), time.time()))

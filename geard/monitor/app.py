@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from flask import Flask, Response, abort, g, redirect, request
 from werkzeug.exceptions import HTTPException
@@ -125,7 +125,7 @@ class Site:
         if daemon is None:
             abort(404, "no such daemon")
         asked = Request("", pid=number("pid"), handle=request.args.get("handle", ""))
-        stack = self._state.recall(daemon.source.stack, asked)
+        stack = self._state.recall(daemon, lambda source: source.stack, asked)
         return self._render("stack", {"stack": stack, "handle": asked.handle, "pid": asked.pid})
 
     def static(self, name: str) -> Response:
@@ -142,11 +142,11 @@ class Site:
         return self._render(name, pages.PAGES[name](self._state, request.args))
 
     def _render_live(self, view: str) -> str:
-        parts = urlsplit(view)
-        name = parts.path.removeprefix(self._base_path).strip("/") or "overview"
+        path, _, query_string = view.partition("?")
+        name = path.removeprefix(self._base_path).strip("/") or "overview"
         if name not in pages.PAGES:
             return ""
-        query = dict(parse_qsl(parts.query))
+        query = dict(parse_qsl(query_string))
         return self._render(name, pages.PAGES[name](self._state, query), live=True, query=query)
 
     def _render(

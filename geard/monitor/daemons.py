@@ -1,23 +1,23 @@
-"""The daemons that are shown: this one, over its control socket, and those of `peers`, over their monitors' API.
+"""The daemons that are shown: this one, over its control socket, and those of `peers`, over their monitors' API
+(peers.py). Both answer the same questions.
 
-Both answer the same questions; each is polled in a greenlet of its own, so one that is slow holds up nobody.
+Rules:
+- Each is polled in a greenlet of its own, so one that is slow holds up nobody.
+- One that left the last poll without an answer is asked nothing else until it answers one: each who looks would wait
+  for it.
 """
 
 from __future__ import annotations
 
-import http.client
-import os
-import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
-from urllib.parse import urlencode, urlsplit
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Struct
 
-from geard.errors import ConnectionLost, GeardError
+from geard.errors import GeardError
 from geard.monitor.jobservers import JobServerView
 from geard.stats.failures import Failure
 from geard.stats.history import History
@@ -25,13 +25,12 @@ from geard.stats.snapshot import Snapshot
 from geard.supervisor import answers
 from geard.supervisor.answers import Answer, JobPage, Request
 from geard.supervisor.ask import ask
-from geard.supervisor.monitor_start import Start
 
 POLL_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 3.0
 RELOAD_SECONDS: Final = 330.0
 """How long an action may take: a reload waits for the new generation's imports."""
-MAX_PEER_BYTES: Final = 32 * 1024 * 1024
+NOT_ASKED: Final = "not asked yet"
 
 
 class DaemonState(Struct, frozen=True):
@@ -91,62 +90,6 @@ class ControlSocket:
         return ask(self._path, request, timeout_seconds=timeout_seconds)
 
 
-class PeerMonitor:
-    """Another machine's daemon, over its monitor's API. The token is this monitor's own."""
-
-    def __init__(self, url: str, token: str = "") -> None:
-        self._url = urlsplit(url)
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-
-    def state(self) -> DaemonState:
-        state: DaemonState = self._get("state", DaemonState, {})
-        return state
-
-    def failures(self, request: Request) -> tuple[Failure, ...]:
-        query = {"function": request.function, "limit": request.limit}
-        found: tuple[Failure, ...] = self._get("failures", tuple[Failure, ...], query)
-        return found
-
-    def history(self, request: Request) -> History | None:
-        query = {"function": request.function, "limit": request.limit, "minutes": int(request.minutes)}
-        found: History | None = self._get("history", History | None, query)
-        return found
-
-    def jobs(self, request: Request) -> JobPage:
-        query = {"function": request.function, "limit": request.limit, "offset": request.offset}
-        found: JobPage = self._get("jobs", JobPage, query)
-        return found
-
-    def stack(self, request: Request) -> str:
-        found: dict[str, str] = self._get("stack", dict[str, str], {"pid": request.pid, "handle": request.handle})
-        return found.get("stack", "")
-
-    def _get(self, what: str, kind: Any, query: Mapping[str, object]) -> Any:
-        connection = self._connect()
-        try:
-            path = f"{self._url.path}/api/{what}" + (f"?{urlencode(query)}" if query else "")
-            connection.request("GET", path, headers=self._headers)
-            response = connection.getresponse()
-            body = response.read(MAX_PEER_BYTES)
-        except (OSError, http.client.HTTPException) as error:
-            raise ConnectionLost(f"{self._url.netloc}: {error or type(error).__name__}") from error
-        finally:
-            connection.close()
-        if response.status != http.HTTPStatus.OK:
-            raise ConnectionLost(f"{self._url.netloc} answers {response.status} {response.reason}")
-        try:
-            return msgspec.json.decode(body, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise GeardError(f"{self._url.netloc} is of another version of geard: {error}") from error
-
-    def _connect(self) -> http.client.HTTPConnection:
-        host = self._url.hostname or ""
-        if self._url.scheme == "https":
-            context = ssl.create_default_context()
-            return http.client.HTTPSConnection(host, self._url.port, timeout=ANSWER_SECONDS, context=context)
-        return http.client.HTTPConnection(host, self._url.port, timeout=ANSWER_SECONDS)
-
-
 class Daemon:
     """A daemon and the last that is known of it."""
 
@@ -155,7 +98,7 @@ class Daemon:
         self.source = source
         self.snapshot: Snapshot | None = None
         self.job_servers: tuple[JobServerView, ...] = ()
-        self.error = "not asked yet"
+        self.error = NOT_ASKED
         self._clock = clock
         self._heard_at = clock()
 
@@ -171,6 +114,11 @@ class Daemon:
     def is_heard(self) -> bool:
         """Whether the last that was asked has been answered."""
         return not self.error and self.snapshot is not None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the last that was asked has been left without an answer."""
+        return self.error not in ("", NOT_ASKED)
 
     def poll(self) -> None:
         """Ask it how it is. Keeps the last answer when there is none."""
@@ -192,11 +140,3 @@ class Daemon:
 def read_secret(path: str | None) -> str:
     """The password or token in a file: its first line. Raises OSError."""
     return Path(path).read_text().strip().split("\n")[0].strip() if path else ""
-
-
-def daemons_of(start: Start) -> list[Daemon]:
-    """This machine's first, then the peers."""
-    token = read_secret(start.monitor.token_file)
-    own = Daemon(os.uname().nodename, ControlSocket(start.control_socket))
-    peers = [Daemon(urlsplit(url).netloc, PeerMonitor(url, token)) for url in start.monitor.peers]
-    return [own, *peers]

@@ -4,6 +4,7 @@ Each second a page's live part is rendered anew, once for all who look at the sa
 changed. Rules:
 - At most MAX_STREAMS streams. A slow reader gets the newest when it is ready for it, and nothing is kept for it; one
   that takes nothing for server.IO_SECONDS is hung up on.
+- A page that waits for somebody holds up its own readers, and those of no other.
 - Every second has an event, if only that nothing has changed, so that both sides notice when the other is gone.
 """
 
@@ -38,9 +39,7 @@ class Live:
         self._state = state
         self._render = render
         self._streams = 0
-        self._frames: dict[str, bytes] = {}
-        self._frames_version = -1
-        self._rendering = threading.Lock()
+        self._views: dict[str, _View] = {}  # those that somebody looks at
 
     def stream(self, view: str) -> Iterator[bytes]:
         """The events of one page. Raises TooManyStreams."""
@@ -48,7 +47,9 @@ class Live:
             raise TooManyStreams
         return self._stream(view)
 
-    def _stream(self, view: str) -> Iterator[bytes]:
+    def _stream(self, name: str) -> Iterator[bytes]:
+        view = self._views.setdefault(name, _View())
+        view.readers += 1
         self._streams += 1
         try:
             yield b"retry: %d\n\n" % RETRY_MILLISECONDS
@@ -58,24 +59,35 @@ class Live:
                     if self._state.version == version:
                         self._state.news.wait(WAIT_SECONDS)
                 version = self._state.version
-                frame = self._frame(view)
+                frame = self._frame(name, view)
                 yield SAME if frame == sent else frame
                 sent = frame
         finally:
             self._streams -= 1
+            view.readers -= 1
+            if not view.readers:
+                del self._views[name]
 
-    def _frame(self, view: str) -> bytes:
-        with self._rendering:
-            if self._frames_version != self._state.version:
-                self._frames, self._frames_version = {}, self._state.version
-            if view not in self._frames:
-                self._frames[view] = self._make_frame(view)
-            return self._frames[view]
+    def _frame(self, name: str, view: _View) -> bytes:
+        with view.rendering:
+            if view.version != self._state.version:
+                view.version, view.frame = self._state.version, self._make_frame(name)
+            return view.frame
 
-    def _make_frame(self, view: str) -> bytes:
+    def _make_frame(self, name: str) -> bytes:
         try:
-            data = msgspec.json.encode({"html": self._render(view)})
+            data = msgspec.json.encode({"html": self._render(name)})
         except Exception:
             log.exception("a bug in geard: a page cannot be rendered")
             return SAME
         return b"event: page\ndata: " + data + b"\n\n"
+
+
+class _View:
+    """A page that is looked at, as it was rendered last."""
+
+    def __init__(self) -> None:
+        self.readers = 0
+        self.rendering = threading.Lock()
+        self.version = -1  # of the state that `frame` shows
+        self.frame = SAME

@@ -145,7 +145,7 @@ def running(state: State, query: Query) -> dict[str, Any]:
     total, silent = 0, []
     for daemon in state.daemons:
         try:
-            found = state.recall(daemon.source.jobs, request)
+            found = state.recall(daemon, lambda source: source.jobs, request)
         except GeardError as error:
             silent.append((daemon, str(error)))
             continue

@@ -17,9 +17,10 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from geard.errors import GeardError
-from geard.monitor.daemons import POLL_SECONDS, ControlSocket, Daemon, DaemonState, Source, daemons_of
+from geard.monitor.daemons import NOT_ASKED, POLL_SECONDS, ControlSocket, Daemon, DaemonState, Source
 from geard.monitor.jobservers import JobServerView, JobServerWatch, Queue
 from geard.monitor.letters import LettersWatch
+from geard.monitor.peers import daemons_of
 from geard.monitor.schedules import SchedulesWatch
 from geard.stats.histogram import merged
 from geard.stats.history import ALL, MOST_SERIES, Counted, History, Recorder, added
@@ -34,6 +35,8 @@ TREND_SECONDS: Final = 300
 """How far back to look for a queue that grows."""
 
 T = TypeVar("T")
+Ask = Callable[[Source], Callable[[Request], T]]
+"""Which of a source's questions, as `lambda source: source.jobs`."""
 
 log = logging.getLogger("geard.monitor")
 
@@ -128,29 +131,35 @@ class State:
         first, middle, last = trend[0], trend[len(trend) // 2], trend[-1]
         return last > 10 and first < middle < last and last > 1.2 * first
 
-    def recall(self, ask: Callable[[Request], T], request: Request) -> T:
-        """What a daemon's source answers to `ask`, or answered this second to somebody else. Raises what it raises.
+    def recall(self, daemon: Daemon, ask: Ask[T], request: Request) -> T:
+        """What a daemon answers, or answered this second to somebody else. Raises what its source raises, and
+        GeardError at once for a daemon that is silent.
 
-        However the monitor is hammered, it asks the supervisor MOST_QUESTIONS times a second at most."""
-        question = ask, request
+        However the monitor is hammered, it asks MOST_QUESTIONS a second at most."""
+        if daemon.is_silent:
+            raise GeardError(daemon.error)
+        asks = ask(daemon.source)
+        question = asks, request
         if question not in self._recalled:
             if self._asked >= MOST_QUESTIONS:
                 raise GeardError("too many questions in this second: ask again")
             self._asked += 1
-            self._recalled[question] = ask(request)
+            self._recalled[question] = asks(request)
         found: T = self._recalled[question]
         return found
 
-    def recall_all(self, asks: Callable[[Source], Callable[[Request], T]], request: Request) -> list[T]:
+    def recall_all(self, ask: Ask[T], request: Request) -> list[T]:
         """The same of every daemon that answers. That one does not is said on top of each page."""
         found = []
         for daemon in self.daemons:
             with suppress(GeardError):
-                found.append(self.recall(asks(daemon.source), request))
+                found.append(self.recall(daemon, ask, request))
         return found
 
     def seed_sparks(self) -> None:
-        """Begin the sparks with what the daemons remember, rather than with nothing after each start of a monitor."""
+        """Begin the sparks with what the daemons remember, rather than with nothing after each start of a monitor.
+
+        That is a question to each daemon for each function, and may take a while."""
         for name in list(self.functions())[:MOST_SERIES]:
             asked = Request("", function=name, limit=SPARK_POINTS * SPARK_SECONDS)
             history = added(found for found in (self._ask_history(daemon, asked) for daemon in self.daemons) if found)
@@ -163,7 +172,7 @@ class State:
     @staticmethod
     def _ask_history(daemon: Daemon, asked: Request) -> History | None:
         try:
-            return daemon.source.history(asked)
+            return None if daemon.is_silent else daemon.source.history(asked)
         except GeardError:
             return None
 
@@ -173,9 +182,9 @@ class State:
         """Take note of what only the monitor knows, and wake those who wait for news."""
         second = int(self._clock())
         queues, functions = self.queues(), self.functions()
-        if functions and not self._is_seeded:
+        if functions and not self._is_seeded and all(daemon.error != NOT_ASKED for daemon in self.daemons):
             self._is_seeded = True
-            self.seed_sparks()
+            threading.Thread(target=self.seed_sparks, name="recalls", daemon=True).start()
         waits = {name: queue.waiting for name, queue in queues.items() if queue.waiting}
         waiting: dict[str, Counted] = {name: (0, 0, count, {}) for name, count in waits.items()}
         waiting[ALL] = (0, 0, sum(waits.values()), {})
