@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from geard import exits
+from tests.support.waiting import eventually
 
 EXAMPLE = Path(__file__).parents[1] / "etc" / "geard.yaml"
 
@@ -139,6 +140,24 @@ def test_a_module_that_ends_the_interpreter_is_reported(module: str, ending: str
     done = check()
     assert done.returncode == exits.CONFIG
     assert f"geard.yaml:1:1: capabilities: the process that imports them {ending}\n" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "from multiprocessing import Manager\nstarted = Manager()\npid = started._process.pid",
+        "from multiprocessing import Pool\nstarted = Pool(1)\npid = started._pool[0].pid",
+        "import os, time\npid = os.fork()\nif not pid:\n    time.sleep(600)",
+    ],
+    ids=["a manager", "a pool", "a fork"],
+)
+def test_processes_that_a_module_starts_run_and_end_with_the_check(start: str, here: Path) -> None:
+    Path("app.py").write_text(f"{start}\nopen('pid', 'w').write(str(pid))\ndef f(workload): pass\n")
+    Path("geard.yaml").write_text("capabilities: {f: app.f}\n")
+    done = check()  # which does not wait for it
+    assert done.returncode == exits.DONE, done.stderr
+    command = Path("/proc", Path("pid").read_text(), "cmdline")
+    eventually(lambda: not command.exists() or not command.read_bytes(), what="the end of what was started")
 
 
 def test_modules_are_found_as_a_worker_process_finds_them(here: Path) -> None:

@@ -1,13 +1,15 @@
 """What `geard check` runs in a fresh, monkey-patched interpreter: import every capability, as a worker process would.
 
-The config comes as JSON on stdin, the Findings go as JSON to stdout. Rule: that is all that ever reaches stdout. What
-user modules print while they are imported goes to stderr.
+The config comes as JSON on stdin, the Findings go as JSON to stdout. Rules:
+- That is all that ever reaches stdout. What user modules print while they are imported goes to stderr.
+- Processes that user modules start meanwhile are no reason to wait: none holds our stdout, and forks end with us.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import inspect
+import multiprocessing
 import os
 import sys
 import traceback
@@ -23,9 +25,12 @@ from geard import native
 from geard.config.model import Config
 from geard.errors import most
 from geard.findings import IMPORT_TIMEOUT_SECONDS, Findings, Served
+from geard.worker import children, locks, multiprocess
 from geard.worker.blocking import blocking
 from geard.worker.capability import BoundCapability, resolve_all
 from geard.worker.directories import enter
+from geard.worker.fork import Forks
+from geard.worker.forked import end_if_forked
 from geard.worker.hooks import check_hooks
 
 BLOCKING: Final = {  # what modules import by name from the standard library that a patched process must not block in
@@ -94,12 +99,19 @@ def show_hang(importer: greenlet) -> None:
 
 def main() -> None:
     """Config in, findings out."""
+    for part in (children, locks, multiprocess):
+        part.install()
     config = msgspec.json.decode(sys.stdin.buffer.read(), type=Config)
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answer:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        Forks(answer).install()
         faulthandler.enable()  # where an import crashes the interpreter
         gevent.get_hub().threadpool.spawn(show_hang, gevent.getcurrent())
-        answer.write(msgspec.json.encode(examine(config)))
+        findings = examine(config)
+        end_if_forked()
+        answer.write(msgspec.json.encode(findings))
+    for child in multiprocessing.active_children():
+        child.kill()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(0)  # whatever threads and exit handlers user modules have made

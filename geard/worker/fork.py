@@ -21,7 +21,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import gevent
 import gevent.subprocess
@@ -43,12 +43,12 @@ _turn: Final = native.allocate_lock()
 
 
 class Forks:
-    """What the children of this process must let go of. `pool` is set once there is one."""
+    """What the children of this process must let go of: its link to its parent, and its `pool`, once there is one."""
 
-    def __init__(self, supervisor: socket.socket) -> None:
+    def __init__(self, link: socket.socket | BinaryIO) -> None:
         self.pool: WorkerPool | None = None
         self.name = "geard: forked by a worker process"
-        self._supervisor = supervisor
+        self._link = link
         self._alive, self._life = os.pipe()  # the end of the second is the end of this process
         self._kept: list[object] = []
 
@@ -75,7 +75,7 @@ class Forks:
             if descriptor >= 0:
                 os.dup2(null, descriptor, inheritable=False)
 
-        release(self._supervisor.fileno())
+        release(self._link.fileno())
         release(self._life)
         if self.pool:
             for channel in self.pool.channels:
