@@ -9,12 +9,15 @@ import signal
 import sys
 
 from geard import exits
+from geard.interrupt import interrupt
 
 
 def main() -> None:
     """Run the command line."""
     try:
         try:
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in nohup
+                signal.signal(signal.SIGINT, interrupt)
             from geard.cli import main as command_line
 
             command_line()

@@ -187,7 +187,9 @@ def parse(command: click.Command, arguments: list[str]) -> None:
     parse(inner, arguments[1:])
 
 
-def test_ctrl_c_while_a_command_still_loads_shows_no_traceback(tmp_path: Path) -> None:
-    (tmp_path / "click.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(30)\n")
+@pytest.mark.parametrize("where", ["", "exec"])  # as a dataclass is made
+def test_ctrl_c_while_a_command_still_loads_shows_no_traceback(tmp_path: Path, where: str) -> None:
+    code = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(30)\n"
+    (tmp_path / "click.py").write_text(f"exec({code!r})" if where else code)
     done = geard("status", variables={"PYTHONPATH": str(tmp_path)})
     assert (done.returncode, done.stdout, done.stderr) == (exits.INTERRUPTED, b"", b"")

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from geard.interrupt import Interrupt
+
 INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -21,7 +23,7 @@ def one_interrupt() -> Iterator[None]:
         interrupted = True
         for each in INTERRUPTS:
             signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        raise Interrupt
 
     before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
     yield
@@ -44,4 +46,4 @@ def no_interrupts() -> Iterator[None]:
         handler = before[signal.Signals(came[0])]
         if callable(handler):  # as if it came now: of `one_interrupt`, it sees to it that no other comes
             handler(came[0], None)
-        raise KeyboardInterrupt
+        raise Interrupt
