@@ -41,7 +41,9 @@ KEYBOARD = """
 }"""
 FOCUSED = """
 () => {
-  const at = document.activeElement, style = getComputedStyle(at), box = at.getBoundingClientRect();
+  const at = document.activeElement, style = getComputedStyle(at);
+  at.scrollIntoView({ block: "nearest", behavior: "instant" });  // an update since the key may have moved it away
+  const box = at.getBoundingClientRect();
   const seen = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
   const top = document.elementFromPoint(box.x + box.width / 2, box.y + Math.min(box.height, innerHeight) / 2);
   window.wanted.delete(at);
