@@ -12,7 +12,7 @@ native threads to stderr even when its loop is blocked (faulthandler).
 from __future__ import annotations
 
 import signal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -214,7 +214,26 @@ _from_child: msgspec.json.Decoder[FromChild] = msgspec.json.Decoder(FromChild)
 
 def dump(message: ToChild | FromChild) -> bytes:
     """One message as a line."""
-    return _encoder.encode(message) + b"\n"
+    return as_json(message) + b"\n"
+
+
+def as_json(value: Struct) -> bytes:
+    """JSON, whatever texts of user code are in it: what cannot be encoded, as in a file name that is not UTF-8, is told
+    as `\\udcff`."""
+    try:
+        return _encoder.encode(value)
+    except UnicodeEncodeError:
+        return _encoder.encode(_encodable(msgspec.to_builtins(value)))
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(each) for each in value]
+    return value
 
 
 def load_to_child(line: bytes) -> ToChild:

@@ -160,6 +160,26 @@ def test_processes_that_a_module_starts_run_and_end_with_the_check(start: str, h
     eventually(lambda: not command.exists() or not command.read_bytes(), what="the end of what was started")
 
 
+def test_an_import_that_fails_is_told_whatever_its_error_and_its_directory_are(here: Path) -> None:
+    os.mkdir(b"not-utf-8-\xff")
+    os.chdir(b"not-utf-8-\xff")
+    Path("half.py").write_text("raise RuntimeError('half a pair: \\ud800')")
+    Path("mute.py").write_text("class Mute(Exception):\n    def __str__(self): raise ValueError\nraise Mute")
+    Path("geard.yaml").write_text("""
+job_servers: [one.example.com]
+capabilities:
+  half: half.f
+  mute: mute.f
+  picky: {function: os.path.basename, retry: {times: 1, on: [mute.Mute]}}
+""")
+    done = check()
+    assert done.returncode == exits.CONFIG
+    assert "importing 'half' failed: RuntimeError: half a pair: \\ud800" in done.stderr
+    assert "importing 'mute' failed: Mute: its __str__ raised ValueError" in done.stderr
+    assert "capabilities.picky: there is no exception mute.Mute" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_modules_are_found_as_a_worker_process_finds_them(here: Path) -> None:
     (here / "site/lib").mkdir(parents=True)
     Path("site/lib/app.py").write_text("import os\nassert os.getcwd().endswith('site')\ndef f(workload): pass\n")

@@ -19,9 +19,9 @@ from geard.cli.lines import Failures
 from geard.cli.output import Line
 from geard.cli.servers import Answer
 from geard.config import Capability, JobServer
-from geard.errors import GeardError, JobException, ServerError
+from geard.errors import GeardError, JobException, Problem, ServerError
 from geard.logs import formats, journal
-from geard.messages import RunningJob
+from geard.messages import CannotStart, RunningJob, Stack, dump, load_from_child
 from geard.supervisor import decisions, sd_notify
 from geard.supervisor.answers import GenerationView, Overview, ProcessView
 from geard.worker.capability import bind
@@ -169,3 +169,10 @@ def test_geard_ps_shows_it_in_its_place() -> None:
         last_refusal=HOSTILE, generations=(GenerationView(1, "current", (process,)),)
     )  # fmt: skip
     check(written(list(draw(overview, None))))
+
+
+def test_what_a_process_says_is_read_whatever_texts_of_user_code_are_in_it() -> None:
+    said = Stack("H:1", "/srv/\udcff/app.py"), CannotStart((Problem("half a pair: \ud800"),), 78)
+    stack, cannot_start = (load_from_child(dump(message)) for message in said)
+    assert stack == Stack("H:1", "/srv/\\udcff/app.py")
+    assert cannot_start == CannotStart((Problem("half a pair: \\ud800"),), 78)

@@ -20,6 +20,10 @@ MEMORY_BYTES = 12 * 1024 * 1024
 CERTAIN = {  # kind -> how it ends, where no other job can interfere
     "raise": b"ValueError: as it does",
     "unprintable": b"UnprintableError: its __str__ raised ValueError",
+    "nameless": b"NamelessError: all the same",
+    "classless": b"ClasslessError: all the same",
+    "stubborn": b"StubbornError: has a text",
+    "bytearray": b"in bytes",
     "wrong type": b"TypeError: with `encoding: utf-8` a result is str, not int (`json` is for other values)",
     "SystemExit": b"SystemExit: 3",
     "KeyboardInterrupt": b"KeyboardInterrupt",
@@ -43,6 +47,7 @@ def test_each_kind_of_misbehaviour_ends_its_job_and_says_how(gearmand: JobServer
         ((ending, text),) = caller.story("misbehave", "recurse")
         assert (ending, text[:16]) == ("WORK_EXCEPTION", b"RecursionError: ")
         assert caller.run("misbehave", "fine") == ("WORK_COMPLETE", b"fine")
+        eventually(lambda: pool.counters() == (1, len(kinds) + 1), what="each job counted once")
         assert eventually(lambda: "Traceback" in pool.log or mode == "threads")
 
 

@@ -26,7 +26,8 @@ from geard.worker.attempts import Attempt
 from geard.worker.job import Job, RetriedJob
 from geard.worker.parking import Parking
 from geard.worker.policy import Again, Policy, decide
-from geard.worker.run import about, encodable, failure, label, traceback_of
+from geard.worker.run import about, failure, label
+from geard.worker.words import encodable, traceback_of
 
 if TYPE_CHECKING:
     from geard.client import Client

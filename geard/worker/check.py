@@ -25,6 +25,7 @@ from geard import native
 from geard.config.model import Config
 from geard.errors import most
 from geard.findings import IMPORT_TIMEOUT_SECONDS, Findings, Served
+from geard.messages import as_json
 from geard.worker import children, locks, multiprocess
 from geard.worker.blocking import blocking
 from geard.worker.capability import BoundCapability, resolve_all
@@ -109,7 +110,7 @@ def main() -> None:
         gevent.get_hub().threadpool.spawn(show_hang, gevent.getcurrent())
         findings = examine(config)
         end_if_forked()
-        answer.write(msgspec.json.encode(findings))
+        answer.write(as_json(findings))
     for child in multiprocessing.active_children():
         child.kill()
     for stream in (sys.stdout, sys.stderr):

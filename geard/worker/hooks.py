@@ -9,6 +9,7 @@ import logging
 from geard.config import Config
 from geard.errors import CapabilityError, ConfigError, Problem
 from geard.worker.importing import import_path, problem_of
+from geard.worker.words import repr_of
 
 log = logging.getLogger("geard.worker")
 
@@ -39,7 +40,7 @@ def call_on_start(path: str) -> None:
         import_path(path)()
     except BaseException as error:  # user code: any way it fails
         log.error("on_start failed", exc_info=error)
-        raise ConfigError([Problem(f"{path} raised {error!r}", key="on_start")]) from error
+        raise ConfigError([Problem(f"{path} raised {repr_of(error)}", key="on_start")]) from error
 
 
 def call_on_stop(path: str) -> None:

@@ -9,6 +9,7 @@ from traceback import extract_tb
 from typing import Any
 
 from geard.errors import CapabilityError, Problem
+from geard.worker.words import is_a, message_of, name_of
 
 
 def import_path(path: str) -> Callable[..., Any]:
@@ -52,11 +53,11 @@ def path_of(function: Callable[..., Any]) -> str:
 
 def _import_failure(module_name: str, error: BaseException) -> str:
     frames = [frame for frame in extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    if isinstance(error, SyntaxError):
+    if is_a(error, SyntaxError):
         place = f"{error.filename}:{error.lineno}"
     else:
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else module_name
-    return f"importing {module_name!r} failed: {type(error).__name__}: {error}\nat {place}"
+    return f"importing {module_name!r} failed: {name_of(error)}: {message_of(error)}\nat {place}"
 
 
 def _near(owner: Any, attribute: str) -> str:

@@ -33,7 +33,8 @@ from geard.worker.forked import end_if_forked
 from geard.worker.isolation import BEAT, BEAT_SECONDS, ENDED, FAILED, Failed
 from geard.worker.job import Job
 from geard.worker.policy import Policy, judge
-from geard.worker.run import encodable, failure, run, traceback_of
+from geard.worker.run import failure, run
+from geard.worker.words import encodable, traceback_of
 
 if TYPE_CHECKING:
     from geard.worker.session import Session

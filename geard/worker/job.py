@@ -181,7 +181,7 @@ class Job(Struct, eq=False):
         """End the job as failed, with a reason: WORK_EXCEPTION alone, since gearmand takes it as the job's end."""
         data = text.encode(errors="replace") if isinstance(text, str) else text
         self._answer(request(Command.WORK_EXCEPTION, self.raw_handle, data))
-        self.error = text
+        self.error = text if isinstance(text, str) else bytes(data)
         self.failed = True
         self.session.wake()
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 
 from msgspec import Struct
 
@@ -13,6 +11,8 @@ from geard.config import Capability
 from geard.config.model import Retry as RetryConfig
 from geard.errors import CapabilityError, GeardError, ProcessKilled
 from geard.verdicts import Fail, Reject, Retry
+from geard.worker.importing import import_path
+from geard.worker.words import is_a
 
 Exceptions = tuple[type[BaseException], ...]
 
@@ -81,15 +81,15 @@ class _Traceback(Exception):
 
 def judge(policy: Policy, error: BaseException) -> Judgement:
     """What this error says of a job under this policy."""
-    if isinstance(error, FailedElsewhere):
+    if is_a(error, FailedElsewhere):
         return error.judgement
-    if isinstance(error, Fail):
+    if is_a(error, Fail):
         return Judgement(again=False, dead_letter=False)
-    if isinstance(error, Reject):
+    if is_a(error, Reject):
         return Judgement(again=False, dead_letter=True)
-    if isinstance(error, Retry):
+    if is_a(error, Retry):
         return Judgement(True, policy.dead_letter, error.after_seconds)
-    excluded = isinstance(error, (*policy.not_on, ProcessKilled)) or (policy.on and not isinstance(error, policy.on))
+    excluded = is_a(error, (*policy.not_on, ProcessKilled)) or (policy.on and not is_a(error, policy.on))
     return Judgement(not excluded, policy.dead_letter)
 
 
@@ -110,10 +110,9 @@ def _exceptions(names: tuple[str, ...]) -> Exceptions:
 
 
 def _exception(name: str) -> type[BaseException]:
-    module, _, attribute = name.rpartition(".")
     try:
-        found = getattr(import_module(module) if module else builtins, attribute)
-    except (ImportError, AttributeError) as error:
+        found = import_path(name if "." in name else f"builtins.{name}")
+    except CapabilityError as error:
         raise CapabilityError(f"there is no exception {name}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, BaseException)):
         raise CapabilityError(f"{name} is no exception")

@@ -7,7 +7,6 @@ greenlet goes on to the next. A greenlet that user code killed would be missing 
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable
 from typing import Final
 
@@ -18,6 +17,7 @@ from geard.worker.current import runs_jobs
 from geard.worker.forked import end_if_forked
 from geard.worker.job import Job
 from geard.worker.policy import FailedElsewhere
+from geard.worker.words import is_a, message_of, name_of
 
 log = logging.getLogger("geard.worker")
 
@@ -41,7 +41,7 @@ runs_jobs(run.__code__)
 def _ended_badly(job: Job, error: BaseException) -> None:
     end_if_forked(error)
     # `failure`: the log writes the same one whole once, and counts the others.
-    extra = about(job) | {"failure": type(error).__name__}
+    extra = about(job) | {"failure": name_of(error)}
     if job.answered:
         text = f"{printable(job.function)} raised after it had answered"
         log.error("%s: %s", label(job), text, exc_info=error, extra=extra)
@@ -50,7 +50,7 @@ def _ended_badly(job: Job, error: BaseException) -> None:
     if after_failure is not None and _runs_again(after_failure, job, error):
         job.error, job.failed = error, True
         return
-    says_it_all = isinstance(error, SAY_IT_ALL)
+    says_it_all = is_a(error, SAY_IT_ALL)
     text = failure(error)
     try:
         job.exception(text)
@@ -70,7 +70,7 @@ def _runs_again(after_failure: Callable[[Job, BaseException], bool], job: Job, e
 
 def failure(error: BaseException) -> str:
     """What client, log and dead letter are told of what a job ended with."""
-    return str(error) if isinstance(error, (*SAY_IT_ALL, FailedElsewhere)) else describe(error)
+    return str(error) if is_a(error, (*SAY_IT_ALL, FailedElsewhere)) else describe(error)
 
 
 def about(job: Job) -> dict[str, str]:
@@ -112,30 +112,9 @@ _LOOP_TAKEN: Final = (
 _ONE_A_THREAD: Final = ": another job runs one in this thread. Make the function `async def`, or set `thread: true`"
 
 
-def message_of(error: BaseException) -> str:
-    """Its text, whatever user code has made of `__str__`."""
-    try:
-        return str(error)
-    except BaseException as second:
-        return f"its __str__ raised {type(second).__name__}"
-
-
-def encodable(text: str) -> str:
-    """Without what cannot be encoded: what comes from user code may hold anything."""
-    return text.encode(errors="replace").decode()
-
-
-def traceback_of(error: BaseException) -> str:
-    """Its traceback, as Python writes it; empty where that fails."""
-    try:
-        return "".join(traceback.format_exception(error))
-    except BaseException:  # what user code has made of its error is its own affair
-        return ""
-
-
 def describe(error: BaseException) -> str:
     """`ValueError: message`, as clients get to see it."""
     text = message_of(error)
-    if isinstance(error, RuntimeError) and text in _LOOP_TAKEN:
+    if is_a(error, RuntimeError) and text in _LOOP_TAKEN:
         text += _ONE_A_THREAD
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{name_of(error)}: {text}" if text else name_of(error)

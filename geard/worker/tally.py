@@ -17,7 +17,7 @@ from geard.stats.diff import Diff, ProcessDiff, ServerDiff
 from geard.stats.failures import MAX_WORKLOAD_BYTES, Failure
 from geard.worker.capability import BoundCapability
 from geard.worker.job import Job
-from geard.worker.run import message_of, traceback_of
+from geard.worker.words import is_a, message_of, name_of, traceback_of
 
 if TYPE_CHECKING:  # a channel counts in its pool's tally
     from geard.worker.channel import Channel
@@ -38,14 +38,13 @@ class Tally:
         job.error = ""  # its traceback holds the job
         counter = job.capability.counter
         counter.bytes_in += len(job.workload)
-        late = isinstance(error, JobTimeout)
+        late = isinstance(error, BaseException) and is_a(error, JobTimeout)
         if late:
             counter.timed_out += 1
         else:
             counter.failed += 1
         if not self._failures.has_room:
             return
-        told = isinstance(error, BaseException)
         self._failures.add(
             Failure(
                 function=job.function,
@@ -53,7 +52,7 @@ class Tally:
                 unique=job.unique,
                 server=job.server,
                 time=time.time(),
-                type="timeout" if late else type(error).__name__ if told else "",
+                type="timeout" if late else name_of(error) if isinstance(error, BaseException) else "",
                 text=_clean(message_of(error) if isinstance(error, BaseException) else error),
                 traceback=_clean(traceback_of(error)) if isinstance(error, BaseException) and not late else "",
                 workload=job.workload[:MAX_WORKLOAD_BYTES] if self._keep_workloads else None,

@@ -309,6 +309,32 @@ class UnprintableError(Exception):
         raise ValueError("no text")
 
 
+class NamelessType(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError("no name")
+
+
+class NamelessError(Exception, metaclass=NamelessType):
+    pass
+
+
+class ClasslessError(Exception):
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise RuntimeError("no class")
+
+
+class StubbornText(str):
+    def encode(self, *arguments: Any, **keywords: Any) -> bytes:
+        raise RuntimeError("no bytes")
+
+
+class StubbornError(Exception):
+    def __str__(self) -> str:
+        return StubbornText("has a text")
+
+
 def _raise(error: BaseException) -> Any:
     raise error
 
@@ -377,6 +403,10 @@ ANYWHERE = {  # what can be done in plain threads too
     "raise": lambda job: _raise(ValueError("as it does")),
     "surrogate": lambda job: _raise(ValueError("half a pair: \ud800")),
     "unprintable": lambda job: _raise(UnprintableError()),
+    "nameless": lambda job: _raise(NamelessError("all the same")),
+    "classless": lambda job: _raise(ClasslessError("all the same")),
+    "stubborn": lambda job: _raise(StubbornError()),
+    "bytearray": lambda job: job.exception(bytearray(b"in bytes")),
     "wrong type": lambda job: 7,
     "not encodable": lambda job: "\ud800",
     "SystemExit": lambda job: sys.exit(3),
