@@ -109,24 +109,6 @@ def test_a_map_gives_up_those_that_say_nothing_after_the_time_for_an_answer(
         assert all(outcome == workload for workload, outcome in pairs if outcome not in lost)
 
 
-def test_few_callers_end_up_at_those_that_say_nothing(servers: list[Falling]) -> None:
-    """One of theirs each is enough to keep the others away."""
-    with connected(servers, "spread") as client, ThreadPoolExecutor(10) as pool:
-        done: list[str] = []
-
-        def submit(number: int) -> None:
-            for count in range(30):
-                client.submit_background("f", f"{number} {count}")
-                done.append(f"{number} {count}")
-
-        calls = [pool.submit(submit, number) for number in range(10)]
-        eventually(lambda: sum(call.done() for call in calls) >= 4)
-        client.close()
-        for call in calls:
-            assert call.exception(30) is None or isinstance(call.exception(), ConnectionLost)
-        assert len(done) >= 4 * 30
-
-
 @pytest.mark.parametrize("choose", CHOICES)
 def test_a_client_that_is_closed_while_it_connects_keeps_no_connection(choose: Choose) -> None:
     closed = threading.Event()
