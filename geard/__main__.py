@@ -2,9 +2,11 @@
 
 Rules: nothing of weight is imported outside `main`, so that Ctrl-C ends a command quietly while it is still loading. On
 the way out it is ignored: Python would die of one more by the signal, and not with our exit code, once its handlers are
-gone or when a KeyboardInterrupt leaves `main`.
+gone or when a KeyboardInterrupt leaves `main`. A standard stream that is closed is opened on nothing: what is opened
+next would have its number, and the log would be written into it.
 """
 
+import os
 import signal
 import sys
 
@@ -18,6 +20,7 @@ def main() -> None:
         try:
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in nohup
                 signal.signal(signal.SIGINT, interrupt)
+            _open_standard_streams()
             from geard.cli import main as command_line
 
             command_line()
@@ -26,6 +29,12 @@ def main() -> None:
     except KeyboardInterrupt:
         _ignore_interrupts()
         sys.exit(exits.INTERRUPTED)
+
+
+def _open_standard_streams() -> None:
+    while (lowest := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(lowest, True)
+    os.close(lowest)
 
 
 def _ignore_interrupts() -> None:

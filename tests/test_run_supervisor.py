@@ -341,6 +341,17 @@ def test_a_full_disk_for_the_log_stops_no_job(gearmand: JobServerProcess) -> Non
 # --- the control socket -------------------------------------------------------------------------------------------
 
 
+def test_with_closed_standard_streams_the_log_is_written_into_nothing_else(gearmand: JobServerProcess) -> None:
+    with Daemon(gearmand) as daemon:
+        daemon.start(wait=False, preexec_fn=lambda: os.closerange(0, 3))
+        eventually(lambda: daemon.geard("ps").returncode == exits.DONE, what="the control socket")
+        assert daemon.process
+        for pid in (daemon.process.pid, *daemon.children):
+            assert [os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
+        assert daemon.reload().returncode == exits.DONE
+        assert daemon.stop() == exits.DONE
+
+
 def test_ps_shows_processes_and_the_jobs_they_run(gearmand: JobServerProcess) -> None:
     with Daemon(
         gearmand, capabilities={"hold": "caps.hold", "count": {"function": "caps.count", "processes": 2}}
