@@ -1,28 +1,34 @@
 """The monitor's HTTP server: gevent's pywsgi, within bounds.
 
 Rules:
-- At most MAX_CONNECTIONS at a time; more wait in the kernel's queue.
-- A peer that sends or takes nothing for IO_SECONDS is hung up on: no connection costs anything for ever.
+- At most MAX_CONNECTIONS at a time, and as few as leave SPARE_DESCRIPTORS for the monitor's own questions; more wait in
+  the kernel's queue.
+- A peer that sends or takes nothing for IO_SECONDS is hung up on, and so is one whose head of a request takes longer:
+  no connection costs anything for ever.
+- What a peer does wrong is its own business: it is told, and nothing is logged.
 """
 
 from __future__ import annotations
 
 import errno
+import http.client
 import logging
 import os
+import resource
 import ssl
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final
 
-from gevent import socket
+from gevent import Timeout, socket
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from geard.config.model import Listen, Monitor
 
 MAX_CONNECTIONS: Final = 1000
+SPARE_DESCRIPTORS: Final = 128
 IO_SECONDS: Final = 20.0
 BACKLOG: Final = 256
 TAKEN_SECONDS: Final = 10.0
@@ -38,6 +44,21 @@ class Handler(WSGIHandler):
         sock.settimeout(IO_SECONDS)
         # A Unix socket's peers have no address, where pywsgi expects a pair.
         super().__init__(sock, address or ("", 0), server)  # type: ignore[arg-type]
+
+    def handle(self) -> None:
+        with suppress(OSError):  # it went away before it was told what is wrong
+            super().handle()
+
+    def read_requestline(self) -> str:
+        with Timeout(IO_SECONDS, TimeoutError()):
+            return super().read_requestline()
+
+    def read_request(self, raw_requestline: str) -> Any:
+        try:
+            with Timeout(IO_SECONDS, TimeoutError()):
+                return super().read_request(raw_requestline)
+        except (OSError, ValueError, http.client.HTTPException):
+            return False
 
     def log_request(self) -> None:
         """Nothing: an access log is the reverse proxy's."""
@@ -71,7 +92,7 @@ def make_server(monitor: Monitor, app: Callable[..., Iterable[bytes]]) -> Server
         listener,
         with_base_path(app, monitor.base_path),
         handler_class=Handler,
-        spawn=Pool(MAX_CONNECTIONS),
+        spawn=Pool(_most_connections()),
         log=None,
         error_log=log,
         **options,
@@ -90,6 +111,13 @@ def with_base_path(app: Callable[..., Iterable[bytes]], base_path: str) -> Calla
         return app(environ, start_response)
 
     return below
+
+
+def _most_connections() -> int:
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, max(descriptors - SPARE_DESCRIPTORS, descriptors // 2))
 
 
 def _listen(listen: Listen) -> Any:

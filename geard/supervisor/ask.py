@@ -19,7 +19,7 @@ def ask(path: str, what: str | Request, *, timeout_seconds: float | None = None)
     """The supervisor's answer to a request, or to a command alone; however long it takes, unless there is a timeout.
 
     Raises CannotConnect (Untrusted), ConnectionLost, ServerTimeout, and GeardError for an answer that is none."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+    with _socket(path) as connection:
         connection.settimeout(timeout_seconds)
         try:
             owners = trust.owners_of(path, os.geteuid())
@@ -40,6 +40,13 @@ def ask(path: str, what: str | Request, *, timeout_seconds: float | None = None)
         return answers.load_answer(line)
     except msgspec.DecodeError as error:
         raise GeardError(f"the supervisor on {path} is of another version of geard: restart it ({error})") from error
+
+
+def _socket(path: str) -> socket.socket:
+    try:
+        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:  # no descriptor is left
+        raise CannotConnect(f"cannot ask the supervisor on {path}: {_reason(path, error)}") from error
 
 
 def _reason(path: str, error: Exception) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -185,3 +186,18 @@ def test_root_talks_to_whom_root_gave_the_directory(monkeypatch: pytest.MonkeyPa
         assert 12345 in trust.owners_of(str(directory / "s"), 0)
         with pytest.raises(trust.Untrusted):
             trust.owners_of(str(directory / "s"), 4711)
+
+
+def test_without_a_descriptor_left_a_supervisor_cannot_be_asked(tmp_path: Path) -> None:
+    with without_descriptors(), pytest.raises(CannotConnect, match=r"cannot ask the supervisor on .*: too many open"):
+        ask(str(tmp_path / "s"), "ps")
+
+
+@contextmanager
+def without_descriptors() -> Iterator[None]:
+    with ExitStack() as stack:
+        most = stack.enter_context(Path("/dev/null").open("rb")).fileno() + 1
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        yield
