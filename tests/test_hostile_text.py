@@ -22,16 +22,18 @@ from geard.config import Capability, JobServer
 from geard.errors import GeardError, JobException, Problem, ServerError
 from geard.logs import formats, journal
 from geard.messages import CannotStart, RunningJob, Stack, dump, load_from_child
+from geard.protocol import Command, Packet
 from geard.supervisor import decisions, sd_notify
 from geard.supervisor.answers import GenerationView, Overview, ProcessView
 from geard.worker.capability import bind
 from geard.worker.job import Job
 from geard.worker.pool import log_job
-from geard.worker.run import NO_SUCH_FUNCTION, label, late_text, log_refused, run
+from geard.worker.run import label, late_text, refuse, run
 
 FORGED = "2026-11-24 00:00:00.000 error"
 HOSTILE = f"\x1b]0;owned\x07\n{FORGED} supervisor[1]: forged\r\x9b2J\u202e\x7f"
 AS_BYTES = HOSTILE.encode() + b"\x9b"
+REFUSED = Packet(Command.JOB_ASSIGN_UNIQ, [AS_BYTES, AS_BYTES, b"", b""])
 
 
 def check(shown: str) -> None:
@@ -65,7 +67,7 @@ def fails(workload: str) -> None:
 LOGGED: dict[str, Callable[[], object]] = {
     "a job that fails, whose result is dropped too": lambda: run(job(fails)),
     "a job that is done": lambda: log_job(job()),
-    "a job that is refused": lambda: log_refused(AS_BYTES, AS_BYTES, NO_SUCH_FUNCTION),
+    "a job that is refused": lambda: refuse(None, REFUSED),
     "a line of user code": lambda: logging.getLogger("images").error("cannot read %s", HOSTILE),
     "the name of a logger": lambda: logging.getLogger(HOSTILE.replace(".", "")).error("owned"),
 }

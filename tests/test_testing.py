@@ -102,6 +102,15 @@ def test_call_tells_a_job_that_failed_without_a_word_from_one_that_raised() -> N
         assert outcome.result is None
 
 
+@pytest.mark.parametrize("settings", [{}, {"timeout": 30}, {"retry": 1}, {"isolated": True}])
+def test_call_keeps_the_reason_from_clients_as_a_worker_would(settings: Any) -> None:
+    outcome = call("geard.examples.fail", "the moon", exceptions=False, **settings)
+    assert (outcome.failed, outcome.exception) == (True, None)
+    assert [packet.command.name for packet in outcome.packets] == ["WORK_FAIL"]
+    with pytest.raises(JobFailed):
+        assert outcome.result is None
+
+
 def test_call_finds_a_result_of_the_wrong_type_as_a_worker_would() -> None:
     outcome = call(len, "abc")
     assert (

@@ -255,18 +255,21 @@ def test_a_job_for_a_function_it_does_not_have_is_failed_and_logged(caplog: pyte
     assert "no such function here: failed" in caplog.text
 
 
+@pytest.mark.parametrize("exceptions", [True, False])
 def test_a_job_over_max_packet_is_failed_and_the_next_one_done(
-    job_server: JobServerProcess, caller: Caller, caplog: pytest.LogCaptureFixture
+    job_server: JobServerProcess, caller: Caller, caplog: pytest.LogCaptureFixture, exceptions: bool
 ) -> None:
-    with Worker.connect(job_server.address, {"f": capabilities.echo}, max_packet_bytes=1000) as worker:
+    offered = {"f": Capability(capabilities.echo, exceptions=exceptions)}
+    with Worker.connect(job_server.address, offered, max_packet_bytes=1000) as worker:
         handles = caller.submit("f", "x" * 1000, "next")
         for grab in (Command.GRAB_JOB, Command.GRAB_JOB_ALL):
             job = worker.work(grab=grab)
             assert job
             assert job.workload == b"next"
             large, following = caller.packets()[-1], caller.packets()[-1]
-            assert (large.command, large.handle.decode()) == (Command.WORK_EXCEPTION, handles[0])
-            assert b"bytes, over the limit of 1000 (max_packet)" in large.data
+            assert large.command is (Command.WORK_EXCEPTION if exceptions else Command.WORK_FAIL)
+            assert large.handle.decode() == handles[0]
+            assert not exceptions or b"bytes, over the limit of 1000 (max_packet)" in large.data
             assert (following.command, following.data) == (Command.WORK_COMPLETE, b"next")
             assert f"f {handles[0]}: too large for this worker: JOB_ASSIGN" in caplog.text
             handles = caller.submit("f", "x" * 1000, "next") if grab is Command.GRAB_JOB else []

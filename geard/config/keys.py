@@ -175,6 +175,7 @@ CAPABILITY_KEYS: Final = {
     "rate": Key(rate),
     "retry": Key(retry),
     "dead_letter": Key(boolean),
+    "exceptions": Key(boolean),
     "middleware": Key(middleware),
 }
 _capability = record(Capability, CAPABILITY_KEYS)
@@ -289,6 +290,7 @@ CONFIG_KEYS: Final = {
     "job_servers": Key(job_servers),
     "greenlets_per_server": Key(greenlets),
     "encoding": Key(encoding),
+    "exceptions": Key(boolean),
     "capabilities": Key(capabilities),
     "python_path": Key(list_of(import_location, "a list of directories")),
     "working_directory": Key(working_directory),

@@ -83,6 +83,7 @@ class Capability(Struct, frozen=True):
     rate: Rate | None = None  # None: as fast as they can be run; else on a channel of its own
     retry: Retry | None = None  # None: a job that failed has failed
     dead_letter: bool = False  # one that failed for good is kept in the file of dead letters
+    exceptions: bool | None = None  # None: the config's
     middleware: tuple[Any, ...] = ()  # dotted paths (in a program, callables) of code around it, within the config's
 
     @property
@@ -155,6 +156,7 @@ class Config(Struct, frozen=True, kw_only=True):
     capabilities: Mapping[str, Capability] = field(default_factory=dict)
     greenlets_per_server: int = 50
     encoding: Encoding = "utf-8"
+    exceptions: bool = True  # the reason of a failure goes to clients that asked for it; False: to none
     python_path: tuple[str, ...] = ()
     working_directory: str | None = None
     on_start: str | None = None  # dotted path, called once in each worker process before it takes jobs

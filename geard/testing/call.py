@@ -43,7 +43,7 @@ class Outcome:
 
     `statuses` are its updates (numerator, denominator), `data` the pieces that it sent on the way, `warnings` their
     texts, each in order. `failed` is whether it ended without a result, `exception` the text that clients get if it
-    raised. `packets` is all of it as it would go over the wire.
+    raised, None with `exceptions=False`. `packets` is all of it as it would go over the wire.
 
     `attempts` is how often it ran, `submissions` what it submitted with `job.client`, all attempts together, and
     `dead_letter` what would be kept of it, None if nothing."""
@@ -113,6 +113,7 @@ def call(
     isolated: bool = False,
     retry: int | Mapping[str, Any] | None = None,
     dead_letter: bool = False,
+    exceptions: bool = True,
     middleware: Sequence[str | Callable[..., Any]] = (),
 ) -> Outcome:
     """Run a capability, by itself or by its dotted path, as a job with this workload.
@@ -130,8 +131,8 @@ def call(
     that the test has set up in its own process. One that ends its process (os._exit, a crash of C code) raises
     ProcessKilled.
 
-    `retry`, `dead_letter` and `middleware` are as in the config. Attempts follow each other at once, whatever their
-    `wait`, as those at a job that a client waits for:
+    `retry`, `dead_letter`, `exceptions` and `middleware` are as in the config. Attempts follow each other at once,
+    whatever their `wait`, as those at a job that a client waits for:
 
         outcome = call(flaky, "x", retry={"times": 3, "on": ["OSError"]}, dead_letter=True)
         assert (outcome.attempts, outcome.dead_letter) == (2, None)
@@ -146,8 +147,14 @@ def call(
     if isolated:
         if retry is not None or dead_letter:
             raise InvalidRequest("isolated=True runs one attempt: without retry and dead_letter")
-        return _call_isolated(name, capability, workload, encoding, timeout, unique, middleware)
-    spec = Capability(capability, timeout_seconds=timeout, retry=_retry_of(retry), dead_letter=dead_letter)
+        return _call_isolated(name, capability, workload, encoding, timeout, unique, exceptions, middleware)
+    spec = Capability(
+        capability,
+        timeout_seconds=timeout,
+        retry=_retry_of(retry),
+        dead_letter=dead_letter,
+        exceptions=exceptions,
+    )
     around, problems = resolve(middleware, "middleware")
     if problems:
         raise CapabilityError("\n".join(str(problem) for problem in problems))
@@ -180,11 +187,18 @@ def _call_isolated(
     encoding: str,
     timeout: float | None,
     unique: str,
+    exceptions: bool,
     middleware: Sequence[str | Callable[..., Any]],
 ) -> Outcome:
     __tracebackhide__ = True
     around = tuple(_path_of(one) for one in middleware)
-    spec = Capability(_path_of(capability), encoding=encoding, timeout_seconds=timeout, middleware=around)
+    spec = Capability(
+        _path_of(capability),
+        encoding=encoding,
+        timeout_seconds=timeout,
+        exceptions=exceptions,
+        middleware=around,
+    )
     search = tuple(directory or "." for directory in sys.path)
     config = Config(job_servers=(JobServer(_Wire.address),), capabilities={name: spec}, python_path=search)
     data = workload if isinstance(workload, bytes) else encoded(workload, codec_for(encoding, "workload"))

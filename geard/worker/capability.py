@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from geard.codec import BYTES, Codec, codec_for
 from geard.config import Capability, Config
 from geard.errors import CapabilityError, InvalidRequest, Problem
+from geard.protocol import Command, request
 from geard.stats.counters import FunctionCounter
 from geard.worker.importing import import_path, is_asynchronous, path_of, problem_of
 from geard.worker.middleware import Begin, Invoke, Layers, layers_of, resolve, resolve_common
@@ -60,6 +61,7 @@ class BoundCapability:
         "codec",
         "counter",
         "durations",
+        "exceptions",
         "function",
         "hands_on",
         "invoke",
@@ -88,6 +90,8 @@ class BoundCapability:
         self.asynchronous = is_asynchronous(function)
         self.layers: Layers = layers_of(middleware, asynchronous=self.asynchronous)
         self.codec = codec
+        self.exceptions = True
+        """Whether job servers are told why a job has failed."""
         self.as_is = bytes if codec.name == BYTES else None
         """Results of this type go as they are."""
         self.invoke: Invoke = self._plain()
@@ -103,6 +107,13 @@ class BoundCapability:
 
     def __repr__(self) -> str:
         return f"<{self.name} served by {path_of(self.function)}>"
+
+    def work_failed(self, handle: bytes, reason: bytes) -> bytes:
+        """What ends a job that has failed: WORK_EXCEPTION, or without `exceptions` WORK_FAIL. One of them alone: for
+        gearmand a job ends with either."""
+        if self.exceptions:
+            return request(Command.WORK_EXCEPTION, handle, reason)
+        return request(Command.WORK_FAIL, handle)
 
     def prepare(self, runtime: Runtime) -> None:
         """Wrap the call in the capability's middleware, time limit and thread, or hand it to the asyncio loop."""
@@ -195,20 +206,29 @@ def resolve_all(config: Config) -> tuple[list[BoundCapability], list[Problem]]:
         own, wrong = resolve(spec.middleware, f"capabilities.{name}.middleware")
         problems += wrong
         try:
-            bound.append(bind(name, spec, config.encoding, (*common, *own)))
+            bound.append(bind(name, spec, config.encoding, (*common, *own), exceptions=config.exceptions))
         except CapabilityError as error:
             problems.append(problem_of(error, f"capabilities.{name}"))
     return bound, problems
 
 
-def bind(name: str, spec: Capability, encoding: str, middleware: Sequence[Callable[..., Any]] = ()) -> BoundCapability:
-    """One capability with its callable, and what is around it, outermost first. Raises CapabilityError."""
+def bind(
+    name: str,
+    spec: Capability,
+    encoding: str,
+    middleware: Sequence[Callable[..., Any]] = (),
+    *,
+    exceptions: bool = True,
+) -> BoundCapability:
+    """One capability with its callable, and what is around it, outermost first. `encoding` and `exceptions` are for one
+    that does not say. Raises CapabilityError."""
     function = spec.function if callable(spec.function) else import_path(spec.function)
     try:
         codec = codec_for(spec.encoding or encoding, "result")
     except InvalidRequest as error:
         raise CapabilityError(str(error)) from None
     bound = BoundCapability(name, spec, function, codec, middleware)
+    bound.exceptions = exceptions if spec.exceptions is None else spec.exceptions
     if bound.asynchronous and spec.thread:
         raise CapabilityError(f"{path_of(function)} is async, and runs on the asyncio loop\ndrop `thread: true`")
     return bound

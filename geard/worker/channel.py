@@ -38,7 +38,7 @@ from geard.stats.counters import MOST_VALUES
 from geard.worker.breath import BREATH_SECONDS, Breath
 from geard.worker.capability import BoundCapability
 from geard.worker.job import Job
-from geard.worker.run import NO_SUCH_FUNCTION, log_refused, run, too_large
+from geard.worker.run import refuse, run
 from geard.worker.session import FAREWELL, LOOK, Session
 from geard.worker.tally import Tally
 from geard.worker.window import HOARD_SECONDS, MAX_WINDOW, GrabWindow, grabs_due
@@ -381,15 +381,10 @@ class Channel:
     def _refuse(self, session: Session, packet: Packet) -> None:
         """Fail a job that no capability here can run."""
         handle, function, unique = packet.fields[:3]
-        if isinstance(packet, Oversized):
-            reason = too_large(packet)
-            answer = request(Command.WORK_EXCEPTION, handle, reason.encode())
-            if capability := self._capabilities.get(function):
-                self._tally.refused(capability, str(self.server), handle, unique, reason)
-        else:
-            reason = NO_SUCH_FUNCTION
-            answer = request(Command.WORK_FAIL, handle)
-        log_refused(function, handle, reason)
+        capability = self._capabilities.get(function)
+        reason, answer = refuse(capability, packet)
+        if capability:
+            self._tally.refused(capability, str(self.server), handle, unique, reason)
         session.answer(answer)
         self._wake_writer()
 

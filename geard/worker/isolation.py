@@ -262,6 +262,8 @@ def assignment(handle: bytes, function: bytes, unique: bytes, workload: bytes) -
 
 
 def only(config: Config, name: str, address: str) -> Config:
-    """The config with one capability and one job server."""
+    """The config with one capability and one job server. Why a job has failed is said: who has it from its job server
+    decides whether that is told."""
+    capability = msgspec.structs.replace(config.capabilities[name], exceptions=True)
     servers = tuple(server for server in config.job_servers if str(server) == address)
-    return msgspec.structs.replace(config, capabilities={name: config.capabilities[name]}, job_servers=servers)
+    return msgspec.structs.replace(config, capabilities={name: capability}, job_servers=servers)

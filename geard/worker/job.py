@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from geard.client import Client  # loaded for those who use it
 
 log = logging.getLogger("geard.worker")
-
-ANSWERS: Final = (Command.WORK_COMPLETE, Command.WORK_FAIL, Command.WORK_EXCEPTION)
-"""The packets that end a job."""
 
 
 class Job(Struct, eq=False):
@@ -178,22 +175,24 @@ class Job(Struct, eq=False):
         self.session.wake()
 
     def exception(self, text: str | bytes) -> None:
-        """End the job as failed, with a reason: WORK_EXCEPTION alone, since gearmand takes it as the job's end."""
-        data = text.encode(errors="replace") if isinstance(text, str) else text
-        self._answer(request(Command.WORK_EXCEPTION, self.raw_handle, data))
-        self.error = text if isinstance(text, str) else bytes(data)
+        """End the job as failed, with a reason: WORK_EXCEPTION, or with `exceptions: false` in the config WORK_FAIL."""
+        reason = text.encode(errors="replace") if isinstance(text, str) else bytes(memoryview(text))
+        self._answer(self.capability.work_failed(self.raw_handle, reason))
+        self.error = text if isinstance(text, str) else reason
         self.failed = True
         self.session.wake()
 
     def relay(self, packet: Packet) -> None:
         """Send what another process, which runs this job, has to say. Raises InvalidRequest for a second answer."""
-        data = request(packet.command, *packet.fields)
-        if packet.command not in ANSWERS:
-            self.send(data)
-            return
-        self._answer(data)
-        self.failed = packet.command is not Command.WORK_COMPLETE
-        self.session.wake()
+        if packet.command is Command.WORK_EXCEPTION:
+            self.exception(packet.data)
+        elif packet.command is Command.WORK_FAIL:
+            self.fail()
+        elif packet.command is Command.WORK_COMPLETE:
+            self._answer(request(packet.command, *packet.fields))
+            self.session.wake()
+        else:
+            self.send(request(packet.command, *packet.fields))
 
     def _answer(self, packet: bytes) -> None:
         answered, self.answered = self.answered, True  # as in finish

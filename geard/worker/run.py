@@ -12,7 +12,8 @@ from typing import Final
 
 from geard.errors import JobTimeout, ProcessKilled
 from geard.printable import printable
-from geard.protocol import Oversized
+from geard.protocol import Command, Oversized, Packet, request
+from geard.worker.capability import BoundCapability
 from geard.worker.current import runs_jobs
 from geard.worker.forked import end_if_forked
 from geard.worker.job import Job
@@ -89,19 +90,19 @@ def late_text(job: Job, seconds: float) -> str:
     return f"{printable(job.function)} ran longer than its timeout of {seconds:g} s"
 
 
-NO_SUCH_FUNCTION = "no such function here"
-
-
-def too_large(packet: Oversized) -> str:
-    """What client and log are told of a job over `max_packet`."""
-    return f"too large for this worker: {packet.text} (max_packet)"
-
-
-def log_refused(function: bytes, handle: bytes, reason: str) -> None:
-    """The line about a job that this worker cannot run, and fails."""
+def refuse(capability: BoundCapability | None, packet: Packet) -> tuple[str, bytes]:
+    """Why the job that this packet assigns fails before it begins, which is logged, and the packet that ends it."""
+    handle, function = packet.fields[:2]
+    if capability and isinstance(packet, Oversized):
+        reason = f"too large for this worker: {packet.text} (max_packet)"
+        answer = capability.work_failed(handle, reason.encode())
+    else:
+        reason = "no such function here"
+        answer = request(Command.WORK_FAIL, handle)
     names = {"function": function.decode(errors="replace"), "handle": handle.decode(errors="replace")}
     text = printable("{function} {handle}".format_map(names))
     log.error("%s: %s: failed", text, reason, extra=names | {"failure": "refused"})
+    return reason, answer
 
 
 _LOOP_TAKEN: Final = (

@@ -23,7 +23,7 @@ from geard.protocol import DEFAULT_MAX_PACKET_BYTES, Command, Oversized, Packet,
 from geard.worker.capability import BoundCapability, bind
 from geard.worker.job import Job
 from geard.worker.pool import default_client_id
-from geard.worker.run import NO_SUCH_FUNCTION, log_refused, run, too_large
+from geard.worker.run import refuse, run
 from geard.worker.session import Session
 from geard.worker.threads import THREADS
 from geard.worker.window import GrabWindow
@@ -180,15 +180,11 @@ class Worker:
             packet = self._await(*ASSIGNMENTS[command], Command.NO_JOB)
             if packet.command is Command.NO_JOB:
                 return None
-            if isinstance(packet, Oversized):
-                handle, function, *_ = packet.fields
-                log_refused(function, handle, too_large(packet))
-                self._send(Command.WORK_EXCEPTION, handle, too_large(packet).encode())
-            elif capability := self._capabilities.get(packet.function):
+            capability = self._capabilities.get(packet.function)
+            if capability and not isinstance(packet, Oversized):
                 return GrabbedJob.of(self._session, capability, packet, time.monotonic())
-            else:
-                log_refused(packet.function, packet.handle, NO_SUCH_FUNCTION)
-                self._send(Command.WORK_FAIL, packet.handle)
+            _, answer = refuse(capability, packet)
+            self._session.answer(answer)
             self._send(command)
 
     def flush(self) -> None:

@@ -215,3 +215,10 @@ def test_a_capability_says_what_serves_it() -> None:
 def test_its_own_encoding_goes_before_the_configs() -> None:
     assert bind("a", Capability(one), "latin-1").codec.name == "latin-1"
     assert bind("a", Capability(one, encoding="json"), "latin-1").codec.name == "json"
+
+
+@pytest.mark.parametrize("common", [True, False])
+def test_its_own_exceptions_go_before_the_configs(common: bool) -> None:
+    specs = {"a": Capability(one), "b": Capability(one, exceptions=True), "c": Capability(one, exceptions=False)}
+    bound, _ = resolve_all(Config(capabilities=specs, exceptions=common))
+    assert [capability.exceptions for capability in bound] == [common, True, False]

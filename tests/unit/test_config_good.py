@@ -48,10 +48,11 @@ job_servers:
   - {host: plain.example.com, tls: false}
 greenlets_per_server: 7
 encoding: latin-1
+exceptions: false
 capabilities:
   reverse: app:reverse
   img.resize: {function: app.img.resize, encoding: bytes, timeout: 1m30s, greenlets_per_server: 2, processes: 3}
-  pdf: {function: app.pdf, thread: true, timeout: 0.5, encoding: json}
+  pdf: {function: app.pdf, thread: true, timeout: 0.5, encoding: json, exceptions: true}
 python_path: [lib]
 on_start: app.start
 client_id: me
@@ -84,10 +85,11 @@ state_directory: run/state
         ),
         greenlets_per_server=7,
         encoding="latin-1",
+        exceptions=False,
         capabilities={
             "reverse": Capability("app:reverse"),
             "img.resize": Capability("app.img.resize", "bytes", 90.0, 2, 3),
-            "pdf": Capability("app.pdf", "json", 0.5, thread=True),
+            "pdf": Capability("app.pdf", "json", 0.5, thread=True, exceptions=True),
         },
         python_path=(str(here / "lib"),),
         on_start="app.start",
