@@ -12,6 +12,7 @@ import pytest
 from geard.client import Client
 from geard.errors import JobException
 from tests.support.daemon import Daemon, submit
+from tests.support.pool import Caller
 from tests.support.servers import Embedded, Gearmand, JobServerProcess
 from tests.support.waiting import eventually
 
@@ -134,3 +135,31 @@ def test_a_reload_and_a_stop_wait_for_what_is_set_apart() -> None:
         assert daemon.wait() == 0
         assert daemon.runs == {"short": 1, "long": 1, "new": 1}
         assert begun(daemon).count("short") <= 2
+
+
+def test_what_runs_with_nothing_else_does_not_run_again_when_its_client_has_data_of_it() -> None:
+    """It retries as anywhere: a client would get the first piece once more with each attempt."""
+    with Gearmand() as server, Daemon(server) as daemon:
+        caps = daemon.directory / "caps.py"
+        caps.write_text(caps.read_text() + HALFWAY)
+        retried = {"function": "caps.halfway", "retry": {"times": 3, "wait": "10ms..10ms"}}
+        daemon.write_config(capabilities=daemon.config["capabilities"] | {"halfway": retried})
+        daemon.start()
+        with Caller(server.address) as caller:
+            assert caller.story("halfway") == [("WORK_DATA", b"piece"), ("WORK_EXCEPTION", b"OSError: halfway")]
+        assert "cannot run again: its client has data of it already" in daemon.log
+        assert daemon.runs == {"killed": 1, "alone": 1}
+
+
+HALFWAY = '''
+
+
+def halfway(workload):
+    """Kills its process, and the next time fails when its client has a piece of the result."""
+    if not open(RUNS).read():
+        record("killed")
+        os._exit(0)
+    record("alone")
+    yield "piece"
+    raise OSError("halfway")
+'''

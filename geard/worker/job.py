@@ -192,6 +192,7 @@ class Job(Struct, eq=False):
             self._answer(request(packet.command, *packet.fields))
             self.session.wake()
         else:
+            self.has_sent_data |= packet.command is Command.WORK_DATA
             self.send(request(packet.command, *packet.fields))
 
     def _answer(self, packet: bytes) -> None:
