@@ -9,8 +9,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import gevent
 import msgspec
 import pytest
 
@@ -19,6 +23,8 @@ from geard.cli.control import other_version
 from geard.config.model import Capability, Config
 from geard.messages import CannotStart, Start
 from geard.stats.totals import Totals
+from geard.supervisor import upgrade
+from geard.supervisor.answers import Answer
 from geard.supervisor.child import Child
 from geard.supervisor.fleet import Fleet
 from geard.supervisor.state import CARRIED, CannotUpgrade, ChildState, State, restore
@@ -200,6 +206,46 @@ def test_new_code_that_cannot_read_the_state_is_not_executed() -> None:
         assert "not upgraded, all goes on as it was: " in done.stderr
         assert daemon.overview.state == "running"
         assert daemon.stop() == 0
+
+
+def fake_check(state: State, run: object) -> str:
+    return ""
+
+
+def failing_check(state: State, run: object) -> str:
+    raise ValueError("odd")
+
+
+@pytest.mark.parametrize(
+    ("check", "stops", "code"),
+    [(fake_check, True, exits.TIMED_OUT), (failing_check, True, exits.TIMED_OUT), (failing_check, False, exits.FAILED)],
+    ids=["a stop comes", "both", "the check fails"],
+)
+def test_an_upgrade_that_cannot_be_any_more_is_refused_at_once(
+    check: Callable[..., str], stops: bool, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upgrade, "check", check)
+    supervisor = SimpleNamespace(capture=lambda: None, children=[], is_stopping=False, not_at_rest="")
+    companions = SimpleNamespace(paused=True, resumed=0)
+    companions.resume = lambda: setattr(companions, "resumed", companions.resumed + 1)
+    upgrades = upgrade.Upgrades(
+        cast("Any", supervisor),
+        cast("Any", companions),
+        impossible="",
+        is_idle=lambda: False,
+        with_descriptors=lambda state: state,
+    )
+    said: list[Answer] = []
+    upgrades.asked(said.append)
+    upgrades.tick()
+    assert upgrades.are_under_way
+    if stops:
+        supervisor.is_stopping, supervisor.not_at_rest = True, "the daemon is stopping"
+        upgrades.tick()
+    gevent.sleep(0)  # the check comes to its end
+    assert [answer.exit_code for answer in said] == [code]
+    assert companions.resumed == 1
+    assert not upgrades.are_under_way
 
 
 def test_a_supervisor_that_cannot_read_what_was_left_to_it_starts_anew() -> None:

@@ -154,6 +154,11 @@ class Supervisor:
         return self._fleet.children
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether its stop has begun, after which it does nothing else."""
+        return self._stop.has_begun
+
+    @property
     def not_at_rest(self) -> str:
         """Why this is no moment for an upgrade; "" when it is."""
         return f"the daemon is {self._state}" if self._state != "running" else not_now(self._fleet)

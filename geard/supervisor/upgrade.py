@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import gevent
 import gevent.subprocess
@@ -38,13 +38,6 @@ AT_REST_SECONDS: Final = 10.0
 log = logging.getLogger(__name__)
 
 
-class Wanted(NamedTuple):
-    """An upgrade that waits for the daemon to be at rest."""
-
-    reply: Reply
-    deadline: float
-
-
 class Upgrades:
     """The upgrades that are asked for. At most one is under way."""
 
@@ -64,13 +57,13 @@ class Upgrades:
         self._impossible = impossible
         self._is_idle = is_idle
         self._with_descriptors = with_descriptors
-        self._checking = False  # whether the installed code could go on from here
-        self._wanted: Wanted | None = None
+        self._reply: Reply | None = None  # of who asked for the one under way
+        self._deadline: float | None = None  # for the daemon to be at rest, once the installed code could go on
 
     @property
     def are_under_way(self) -> bool:
         """Whether one is being checked, or waits for the daemon to be at rest."""
-        return self._checking or self._wanted is not None
+        return self._reply is not None
 
     def asked(self, reply: Reply) -> None:
         """Begin one; `reply` hears when it is refused."""
@@ -79,40 +72,48 @@ class Upgrades:
         elif self.are_under_way:
             reply(Answer(exits.TIMED_OUT, f"{REFUSED}: another upgrade is under way"))
         else:
-            self._checking = True
-            gevent.spawn(self._check, reply)
+            self._reply = reply
+            gevent.spawn(self._check)
 
     def tick(self) -> None:
         """After each turn of the daemon's loop: go on with what was asked for."""
-        if self._wanted:
-            self._upgrade_when_at_rest(self._wanted)
+        if self._reply and self._supervisor.is_stopping:
+            self._refuse(exits.TIMED_OUT, self._supervisor.not_at_rest)
+        elif self._deadline is not None:
+            self._upgrade_when_at_rest(self._deadline)
 
-    def _check(self, reply: Reply) -> None:
+    def _check(self) -> None:
         try:
             why_not = check(self._supervisor.capture(), run=gevent.subprocess.run)
-        finally:
-            self._checking = False
+        except Exception as error:
+            log.exception("a bug in geard: its state cannot be handed on")
+            why_not = repr(error)
+        if not self._reply:
+            return  # the daemon stops
         if why_not:
             log.error("%s: %s", REFUSED, why_not)
-            reply(Answer(exits.FAILED, f"{REFUSED}: {why_not}"))
+            self._refuse(exits.FAILED, why_not)
         else:
-            self._wanted = Wanted(reply, time.monotonic() + AT_REST_SECONDS)
+            self._deadline = time.monotonic() + AT_REST_SECONDS
 
-    def _upgrade_when_at_rest(self, wanted: Wanted) -> None:
+    def _refuse(self, exit_code: int, why_not: str) -> None:
+        reply, self._reply, self._deadline = self._reply, None, None
+        self._companions.resume()
+        if reply:
+            reply(Answer(exit_code, f"{REFUSED}: {why_not}"))
+
+    def _upgrade_when_at_rest(self, deadline: float) -> None:
         processes = [child.process for child in self._supervisor.children if isinstance(child.process, WorkerProcess)]
         why_not = self._supervisor.not_at_rest
         if why_not or not self._is_idle() or not all(process.is_at_rest for process in processes):
-            if time.monotonic() > wanted.deadline:
-                self._wanted = None
-                self._companions.resume()
-                wanted.reply(Answer(exits.TIMED_OUT, f"{REFUSED}: {why_not or 'it is too busy'}; try again"))
+            if time.monotonic() > deadline:
+                self._refuse(exits.TIMED_OUT, f"{why_not or 'it is too busy'}; try again")
         elif not self._companions.paused:
             self._companions.pause()  # meanwhile something may have happened
         else:
-            self._wanted = None
-            self._execute(processes, wanted.reply)
+            self._execute(processes)
 
-    def _execute(self, processes: list[WorkerProcess], reply: Reply) -> None:
+    def _execute(self, processes: list[WorkerProcess]) -> None:
         self._supervisor.upgrading()
         for process in processes:
             process.pause()
@@ -125,10 +126,9 @@ class Upgrades:
             signals.unblock(SIGNALS)
             for process in processes:
                 process.resume()
-            self._companions.resume()
             log.error("%s: %s", REFUSED, error)
             self._supervisor.not_upgraded()
-            reply(Answer(exits.FAILED, f"{REFUSED}: {error}"))
+            self._refuse(exits.FAILED, str(error))
 
 
 def inherited() -> State | None:
