@@ -65,6 +65,20 @@ def test_a_second_signal_hands_the_jobs_back_at_once(gearmand: JobServerProcess,
         assert "left 1 job to other workers: sleep H:" in daemon.log
 
 
+@pytest.mark.parametrize("late", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_in_the_last_moments_changes_nothing(late: signal.Signals, gearmand: JobServerProcess) -> None:
+    schedules = {"often": {"function": "count", "every": "1h"}}
+    with Daemon(gearmand, schedules=schedules) as daemon:
+        daemon.start()
+        (scheduler,) = re.findall(r"the scheduler runs, pid (\d+)", daemon.log)
+        os.kill(int(scheduler), signal.SIGSTOP)  # so that the end takes two seconds
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_for("stopped in")
+        daemon.signal(late)
+        assert daemon.wait() == exits.DONE
+        assert not os.path.exists(daemon.socket)
+
+
 def test_after_shutdown_timeout_the_rest_is_handed_back_and_named(gearmand: JobServerProcess) -> None:
     with Daemon(gearmand, shutdown_timeout="1s") as daemon:
         daemon.start()

@@ -116,7 +116,8 @@ class Daemon:
     def run(self) -> int:
         """Run until the last worker process is gone; the exit code. Raises what entering `beside` raises."""
         log.info("geard %s, pid %d, config %s", __version__, os.getpid(), self._source.file)
-        handlers = [signals.Handler(number, partial(self._events.put, Signalled(number))) for number in SIGNALS]
+        for number in SIGNALS:  # to the end of the process: none that comes late ends it in another way
+            signals.Handler(number, partial(self._events.put, Signalled(number)))
         signals.unblock(SIGNALS)  # a supervisor before us in this process has blocked them
         if self._state and self._state.signals is not None:
             signals.take_over(self._state.signals)
@@ -124,8 +125,6 @@ class Daemon:
             with self._beside:
                 return self._supervise()
         finally:
-            for handler in handlers:
-                handler.cancel()
             self._companions.close()
             if self._remembering:
                 self._remembering.join(REMEMBER_SECONDS)
