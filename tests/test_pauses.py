@@ -121,6 +121,15 @@ def test_every_function_may_be_paused(daemon: Daemon, gearmand: JobServerProcess
     eventually(lambda: daemon.runs["job"] == 1)
 
 
+def test_all_of_a_great_many_functions_are_paused_by_one_command(gearmand: JobServerProcess) -> None:
+    capabilities = {f"{'function' * 8}_{number}": "caps.count" for number in range(150)}
+    with Daemon(gearmand, capabilities=capabilities) as daemon:
+        daemon.start()
+        done = daemon.geard("pause", *capabilities)
+        assert done.returncode == exits.DONE, done.stderr
+        assert daemon.overview.all_paused
+
+
 def test_pauses_and_reloads_at_once_are_all_done(daemon: Daemon) -> None:
     found: list[answers.Answer] = []
     asked = [Request(answers.PAUSE, functions=("count",)), Request(answers.RELOAD)]

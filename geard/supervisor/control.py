@@ -30,7 +30,8 @@ from geard.supervisor.events import Asked
 
 REQUEST_SECONDS: Final = 5.0
 MAX_CONNECTIONS: Final = 64
-_MAX_REQUEST_BYTES: Final = 4096
+_MAX_REQUEST_BYTES: Final = 2 * 1024 * 1024
+"""The names of all functions that a config may have, to be paused, are less."""
 
 log = logging.getLogger(__name__)
 
