@@ -3,13 +3,15 @@
 Rules:
 - The loop never waits for it. The file is read in a thread, and capabilities are imported in a process of their own,
   which ends when this does.
-- Each `begin` has an outcome, whatever fails: a reload that heard of none would never end, nor any after it begin.
+- Each `begin` has an outcome, whatever fails or hangs: a reload that heard of none would never end, nor any after it
+  begin.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 import gevent
 import gevent.subprocess
@@ -17,6 +19,9 @@ import gevent.subprocess
 from geard.config.load import Source
 from geard.errors import ConfigError, Problem
 from geard.supervisor.imports import with_import_problems
+
+READ_SECONDS: Final = 30.0
+"""How long a file may take to be read: one on a file server that is gone, a FIFO."""
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +51,12 @@ class Loader:
 
     def _load(self) -> None:
         try:
-            outcome = gevent.get_hub().threadpool.apply(_read, (self._read, self._file))
+            with gevent.Timeout(READ_SECONDS):
+                outcome = gevent.get_hub().threadpool.apply(_read, (self._read, self._file))
             if isinstance(outcome, Source) and outcome.problems:
                 outcome = ConfigError(with_import_problems(outcome, run=gevent.subprocess.run).problems)
+        except gevent.Timeout:  # the thread is left to itself
+            outcome = ConfigError([Problem(f"could not be read within {READ_SECONDS:g} s", self._file)])
         except Exception as error:
             outcome = _failure(error, self._file)
         self._loaded(outcome)

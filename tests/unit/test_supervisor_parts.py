@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from watchfiles import Change
 
 from geard.cli.control import draw
-from geard.config.load import Source
+from geard.config.load import Source, examine_config
 from geard.config.model import Capability, Config
 from geard.errors import ConfigError, InvalidRequest, Problem
 from geard.messages import Heartbeat, how_it_ended
@@ -158,6 +158,18 @@ def test_a_reading_of_the_config_that_fails_in_any_way_has_an_outcome(monkeypatc
     outcome = heard.get(timeout=DEADLINE_SECONDS)
     assert isinstance(outcome, ConfigError)
     assert "can't start new thread" in str(outcome)
+
+
+def test_a_config_that_cannot_be_read_to_its_end_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("geard.supervisor.loader.READ_SECONDS", 0.05)
+    config = tmp_path / "geard.yaml"
+    os.mkfifo(config)
+    heard: AsyncResult[object] = AsyncResult()
+    Loader(str(config), examine_config, heard.set).begin()
+    outcome = heard.get(timeout=DEADLINE_SECONDS)
+    assert isinstance(outcome, ConfigError)
+    assert str(outcome) == f"{config}: could not be read within 0.05 s"
+    os.close(os.open(config, os.O_WRONLY))  # for the thread
 
 
 # --- --watch ------------------------------------------------------------------------------------------------------
