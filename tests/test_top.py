@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +111,10 @@ def test_it_lives_in_a_terminal_and_leaves_it_as_it_was(supervisor: FakeSupervis
         tmux.sees("thumbnail")
         tmux.do("send-keys", "C-c")
         tmux.sees("interrupted", f"code {exits.INTERRUPTED}", "same", without="thumbnail")
+        tmux.enter(f"clear; {script}")
+        tmux.sees("thumbnail")
+        tmux.do("send-keys", "C-\\")
+        tmux.sees(f"code {128 + signal.SIGQUIT}", "same", without="thumbnail")
 
 
 def test_it_says_that_the_daemon_is_gone_and_comes_back_by_itself(tmp_path: Path) -> None:

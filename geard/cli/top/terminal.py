@@ -53,6 +53,7 @@ class Terminal:
             signal.SIGWINCH: lambda *_: self.wake(),
             signal.SIGTERM: self._end,
             signal.SIGHUP: self._end,
+            signal.SIGQUIT: self._end,  # Ctrl-\
             signal.SIGTSTP: self._stop,
         }.items():
             self._handlers[number] = signal.signal(number, handler)
@@ -117,10 +118,12 @@ class Terminal:
         self._write(ENTER)
 
     def _give_back(self) -> None:
-        with suppress(OSError):
-            self._write(LEAVE)
-        with suppress(termios.error):  # it is gone
-            termios.tcsetattr(self._in, termios.TCSADRAIN, self._mode)
+        try:
+            with suppress(OSError):
+                self._write(LEAVE)
+        finally:  # another signal may come amid that
+            with suppress(termios.error):  # it is gone
+                termios.tcsetattr(self._in, termios.TCSADRAIN, self._mode)
 
     def _write(self, text: str) -> None:
         data = text.encode(errors="replace")
