@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from geard.cli.servers import Answer, addresses_of
 from geard.cli.times import moment, some_time
 from geard.config import JobServer
 from geard.errors import CannotConnect, InvalidRequest, JobException, QueueFull, ServerTimeout
-from tests.support.commands import geard
+from tests.support.commands import GEARD, environment, geard
+from tests.support.waiting import DEADLINE_SECONDS
 
 NOW = datetime(2030, 1, 31, 12, 0).astimezone()
 
@@ -193,3 +195,23 @@ def test_ctrl_c_while_a_command_still_loads_shows_no_traceback(tmp_path: Path, w
     (tmp_path / "click.py").write_text(f"exec({code!r})" if where else code)
     done = geard("status", variables={"PYTHONPATH": str(tmp_path)})
     assert (done.returncode, done.stdout, done.stderr) == (exits.INTERRUPTED, b"", b"")
+
+
+@pytest.mark.parametrize("command", ["--help", "--version", "top --help", "completion zsh", "check --schema", "unit"])
+@pytest.mark.parametrize(
+    ("stdout", "code", "said"),
+    [("/dev/full", 1, "geard: cannot write the output: no space left on device\n"), ("&-", 0, "")],
+    ids=["full", "closed"],
+)
+def test_a_stdout_that_takes_nothing_is_no_traceback(
+    command: str, stdout: str, code: int, said: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "geard.yaml"
+    config.write_text("capabilities: {reverse: geard.examples.reverse}\n")
+    words = [*GEARD, *command.split(), *(["-c", str(config)] if command == "unit" else [])]
+    ran = subprocess.run(
+        ["/bin/sh", "-c", f"{shlex.join(words)} >{stdout}"],
+        capture_output=True, text=True, timeout=DEADLINE_SECONDS, env=environment({}), check=False,
+    )  # fmt: skip
+    notes = [line for line in ran.stderr.splitlines(keepends=True) if not line.startswith("geard: note: ")]
+    assert (ran.returncode, "".join(notes)) == (code, said)

@@ -6,6 +6,7 @@ documented exit code (geard/exits.py). Ctrl-C ends in one line, a reader that we
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib import import_module
 from typing import Final
@@ -13,7 +14,7 @@ from typing import Final
 import click
 
 from geard import __version__, exits
-from geard.cli.output import discard_stdout, say, say_error
+from geard.cli.output import cannot_write, discard_stdout, say, say_error
 from geard.errors import ConfigError, ConnectionLost, GeardError, InvalidRequest, JobTimeout
 from geard.printable import printable
 
@@ -47,6 +48,10 @@ COMMANDS: Final = {  # name -> the module and the attribute that hold it
     "admin": "geard.cli.admin:admin",
     "completion": "geard.cli.completion:completion",
 }
+
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What writing to stdout may end with; click does that itself, for help and for what has no other way."""
 
 
 class LazyGroup(click.Group):
@@ -98,3 +103,9 @@ def main() -> None:
     except GeardError as error:
         say_error(error)
         sys.exit(exit_code(error))
+    except OSError as error:
+        if error.errno not in FULL or error.filename:
+            raise
+        discard_stdout()
+        say_error(cannot_write(error))
+        sys.exit(exits.FAILED)

@@ -46,7 +46,12 @@ def write_bytes(data: bytes) -> None:
         raise
     except OSError as error:
         discard_stdout()
-        raise OutputError(f"cannot write the output: {(error.strerror or str(error)).lower()}") from error
+        raise cannot_write(error) from error
+
+
+def cannot_write(error: OSError) -> OutputError:
+    """What to tell of an error of stdout."""
+    return OutputError(f"cannot write the output: {(error.strerror or str(error)).lower()}")
 
 
 def discard_stdout() -> None:
