@@ -51,3 +51,25 @@ def test_an_interrupt_as_a_turn_is_given_back_leaves_a_client_that_works(
             with pytest.raises(Interrupt):
                 admin.version()
         assert admin.version()
+
+
+def test_what_interrupts_have_left_of_their_turns_goes_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each makes all later calls of its thread longer."""
+
+    class Interrupt(BaseException):
+        pass
+
+    def strike() -> int:
+        raise Interrupt
+
+    turn = Turn()
+    for interrupted in (True, True, False):
+        taken: list[bool] = []
+        assert turn.take(taken, None)
+        taken[0] = False
+        turn.lock.release()
+        with monkeypatch.context() as struck, contextlib.suppress(Interrupt):
+            if interrupted:
+                struck.setattr(threading, "get_ident", strike)
+            turn.forget(taken)
+    assert not turn.takers

@@ -55,7 +55,7 @@ class Turn:
 
     def forget(self, taken: list[bool]) -> None:
         """It is not taken any more, nor waited for."""
-        del taken[:]
+        taken[:] = (False,)  # until it is out of there
         me = threading.get_ident()
         # With those that an interrupt has left: they have had their turn, and have given it back.
         others = tuple(each for each in self.takers.get(me, ()) if each is not taken and each != [False])
@@ -63,6 +63,7 @@ class Turn:
             self.takers[me] = others
         else:
             self.takers.pop(me, None)
+        del taken[:]
 
 
 def reentered() -> InvalidRequest:
