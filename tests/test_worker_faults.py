@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -226,6 +227,24 @@ def test_half_a_packet_and_then_silence_is_a_dead_server(quick_clock: None, part
         assert pool.log.count(f"{broken.address} has not answered for") == 1
 
 
+def test_a_drain_ends_though_its_farewell_is_answered_with_anything_else(quick_clock: None) -> None:
+    over = threading.Event()
+
+    def evade(peer: Peer, _: int) -> None:
+        while (packet := peer.receive()).command is not Command.ECHO_REQ:
+            if packet.command is Command.GRAB_JOB_UNIQ:
+                peer.send(Command.NO_JOB)
+        while not over.wait(0.02):
+            peer.send(Command.NOOP)
+
+    with ScriptedServer(evade) as server, start_pool("threads", server.address, OFFERED) as pool:
+        pool.drain()
+        try:
+            assert pool.join() == []
+        finally:
+            over.set()
+
+
 def test_silence_while_all_greenlets_are_busy_costs_no_connection(quick_clock: None) -> None:
     """Nobody reads then: that a NOOP came in two pieces must not look like a dead server."""
     capabilities.GATE.clear()
@@ -276,6 +295,36 @@ def test_a_server_that_stops_reading_is_given_up_and_no_greenlet_stays_behind(mo
     # The system tells one thread why, in its recv or send; another one's send finds but a broken pipe, perhaps first.
     reasons = (f"{broken.address} does not answer", f"lost {broken.address}: broken pipe")
     assert any(f"{reason}; connecting again" in pool.log for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        response(Command.NOOP),
+        response(Command.ECHO_RES, b"look"),
+        response(Command.ERROR, b"JOB_NOT_FOUND", b"who?"),
+    ],
+    ids=["NOOPs", "echoes", "errors"],
+)
+def test_a_job_server_that_never_stops_talking_holds_up_no_other(server: JobServerProcess, flood: bytes) -> None:
+    def talk(peer: Peer, _: int) -> None:
+        peer.skip_to(Command.GRAB_JOB_UNIQ)
+        threading.Thread(target=ignore, args=(peer,), daemon=True).start()
+        while True:
+            peer.send_bytes(flood * 20_000)
+
+    def ignore(peer: Peer) -> None:
+        with contextlib.suppress(OSError):
+            while peer.socket.recv(65536):
+                pass
+
+    with (
+        ScriptedServer(talk) as talker,
+        start_pool("process", [server.address, talker.address], {"reverse": "reverse"}),
+        Caller(server.address) as caller,
+    ):
+        for _ in range(10):
+            assert caller.run("reverse", "abc") == ("WORK_COMPLETE", b"cba")
 
 
 @pytest.mark.parametrize("mode", BOTH_WAYS)

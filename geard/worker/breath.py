@@ -32,7 +32,11 @@ class Breath:
             self.due = now
             self.take()
         else:
-            time.sleep(_AT_ONCE)
+            self.pause()
+
+    def pause(self) -> None:
+        """Give up the loop once."""
+        time.sleep(_AT_ONCE)
 
     def take(self) -> None:
         """Give up the loop until it has had its turn since the last long job."""

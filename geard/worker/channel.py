@@ -51,6 +51,9 @@ JOB_ASSIGN_UNIQ: Final = Command.JOB_ASSIGN_UNIQ  # as a member of the enum it w
 QUICK_SECONDS: Final = 0.001
 """A result may wait so long for company in its write."""
 
+MOST_READS: Final = 4
+"""So many that bring no job, and the loop has its turn: a job server that never stops talking is never waited for."""
+
 SILENT_TICKS: Final = 30
 """A job server that owes an answer and says nothing for so many ticks of about a second is taken for dead. Ticks, not
 seconds: a capability that held the loop for a minute must not make us hang up on a server that has answered."""
@@ -253,10 +256,14 @@ class Channel:
         try:
             if self._assigned and self._session:  # who had these waits in a job, but the results so far do not
                 self._session.flush()
+            reads = 0
             while not self._assigned:
                 if self._over():
                     return False
                 self._read()
+                reads += 1
+                if not reads % MOST_READS:
+                    self._breath.pause()
             return True
         finally:
             self._read_lock.release()
@@ -304,7 +311,7 @@ class Channel:
     def _hear(self, session: Session) -> None:
         found: list[list[bytes]] = []  # the fields of the jobs that were assigned
         jobs: list[Job] = []
-        refused = no_jobs = 0
+        refused = no_jobs = unknown = 0
         farewell = False
         decoder = session.decoder
         noop = decoder.take_only(_NOOP)
@@ -325,6 +332,8 @@ class Channel:
                     no_jobs += 1
                 elif command is Command.NOOP:
                     noop = True
+                elif command is Command.ERROR and packet.fields[0] == b"JOB_NOT_FOUND":
+                    unknown += 1
                 else:
                     farewell = self._hear_other(session, packet) or farewell
         finally:
@@ -351,6 +360,9 @@ class Channel:
             raise ProtocolError(what)
         if (jobs or refused) and self.assigned is not None:
             self.assigned(self._assigned)
+        if unknown:
+            more = f" ({unknown} times)" * (unknown > 1)
+            log.warning("%s no longer knows a job that we answered; another worker has it%s", self.server, more)
         if no_jobs:
             self.no_jobs += no_jobs
             self._window.came_short()
@@ -372,9 +384,6 @@ class Channel:
                 return False
         if packet.command is Command.ERROR:
             code, text = (field.decode(errors="replace") for field in packet.fields)
-            if code == "JOB_NOT_FOUND":
-                log.warning("%s no longer knows a job that we answered; another worker has it", self.server)
-                return False
             raise ProtocolError(f"answered {code}: {text}")
         raise ProtocolError(f"sent {packet.command.name}, which nobody asked for")
 

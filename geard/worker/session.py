@@ -225,7 +225,8 @@ class Session:
     def _feed(self, data: bytes | None) -> None:
         if self.lost or data is None:
             raise self.error or ConnectionLost(f"lost {self.address}")
-        self.silent_ticks = 0
+        if not self.bade_farewell:  # to which there is one answer: nothing else puts off the end of a drain
+            self.silent_ticks = 0
         self.decoder.feed(data)
 
     def heard(self, *, jobs: int, no_jobs: int, noop: bool) -> None:
