@@ -352,6 +352,27 @@ def test_a_full_disk_for_the_log_stops_no_job(gearmand: JobServerProcess) -> Non
         assert daemon.stop() == exits.DONE
 
 
+def test_a_worker_process_that_cannot_open_the_log_file_does_without_until_it_can(gearmand: JobServerProcess) -> None:
+    with Daemon(gearmand) as daemon:
+        log = daemon.directory / "log"
+        daemon.write_config(logging={"file": str(log)})
+        daemon.start(wait=False)
+        eventually(lambda: log.exists() and "generation 1 serves" in log.read_text(), what="the start")
+        (first,) = daemon.processes
+        log.rename(daemon.directory / "rotated")
+        log.mkdir()
+        os.kill(first.pid, signal.SIGKILL)
+        submit(gearmand, "count", "job")
+        eventually(lambda: daemon.runs == Counter(["job"]), what="the job in a new process")
+        assert "cannot open the log file" in daemon.log  # which is stderr
+        log.rmdir()
+        daemon.signal(signal.SIGUSR1)
+        eventually(log.exists, what="the log file anew")
+        daemon.signal(signal.SIGUSR2)
+        eventually(lambda: f"worker 1[{daemon.processes[0].pid}]: busy greenlets" in log.read_text())
+        assert daemon.stop() == exits.DONE
+
+
 # --- the control socket -------------------------------------------------------------------------------------------
 
 

@@ -132,7 +132,7 @@ def _user_of(connection: socket.socket) -> int:
 
 
 def _configure_log(keep: Keep) -> None:
-    logs.configure(keep.logging, verbose=keep.verbose, process="dead letters")
+    logs.configure(keep.logging, verbose=keep.verbose, process="dead letters", can_do_without=True)
 
 
 if __name__ == "__main__":

@@ -39,13 +39,10 @@ def main() -> None:
         sys.exit(exits.DONE)
     start = msgspec.json.decode(line, type=Start)
     try:
-        logs.configure(start.logging, verbose=start.verbose, process="job server")
+        logs.configure(start.logging, verbose=start.verbose, process="job server", can_do_without=True)
         server = JobServer([_listener(descriptor) for descriptor in start.descriptors], start.options)
     except ConfigError as error:
         _answer(error.problems)
-        sys.exit(exits.CONFIG)
-    except OSError as error:
-        _answer([Problem(f"cannot open {start.logging.file}: {error.strerror}", key="logging.file")])
         sys.exit(exits.CONFIG)
     gevent.signal_handler(signal.SIGUSR1, logs.reopen)
     gevent.spawn(_stop_at_end_of_input, server)

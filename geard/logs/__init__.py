@@ -43,15 +43,31 @@ _capture: Capture | None = None
 
 
 def configure(
-    config: Logging, *, verbose: bool = False, process: str = "supervisor", current_job: CurrentJob = lambda: None
+    config: Logging,
+    *,
+    verbose: bool = False,
+    process: str = "supervisor",
+    current_job: CurrentJob = lambda: None,
+    can_do_without: bool = False,
 ) -> None:
     """Send this process's log where the config says; `process` names it in each line. May be called again.
 
     `verbose` shows geard's own debug lines, each job among them, whatever the level of the rest. `current_job` finds
-    the job in which user code logs or prints. Raises OSError when the log file cannot be opened."""
-    destination, as_bytes = _destination_and_format(config, process)
+    the job in which user code logs or prints. Raises OSError when the log file cannot be opened; a process that
+    `can_do_without` it goes on where it was, or on stderr, until `reopen`."""
     root = logging.getLogger()
     old = _handler()
+    failure: OSError | None = None
+    try:
+        destination, as_bytes = _destination_and_format(config, process)
+    except OSError as error:
+        if not can_do_without:
+            raise
+        failure = error
+        if old is not None:
+            _say_without(failure)
+            return
+        destination, as_bytes = Descriptor.at(None), _file_format(config, process)
     if old is not None and old.path == config.file:  # what waits in it keeps its place
         writer = old.writer
         writer.move(destination)
@@ -73,6 +89,8 @@ def configure(
     root.setLevel(config.level.upper())
     logging.getLogger("geard").setLevel(logging.DEBUG if verbose else logging.NOTSET)
     logging.captureWarnings(True)
+    if failure is not None:
+        _say_without(failure)
 
 
 def reopen() -> None:
@@ -146,4 +164,12 @@ def _destination_and_format(config: Logging, process: str) -> tuple[Destination,
             return native, JournalFields(process, as_json=as_json)
         stderr = Descriptor.at(None)
         return stderr, Json(process, journal=True) if as_json else JournalLines(process)
-    return Descriptor.at(config.file), Json(process) if as_json else Text(process)
+    return Descriptor.at(config.file), _file_format(config, process)
+
+
+def _file_format(config: Logging, process: str) -> Format:
+    return Json(process) if config.format == "json" else Text(process)
+
+
+def _say_without(error: OSError) -> None:
+    logging.getLogger(__name__).error("cannot open the log file: %s; going on without it", error)

@@ -41,7 +41,7 @@ def main(descriptor: int) -> NoReturn:
     if not line:
         sys.exit(exits.DONE)
     start = msgspec.json.decode(line, type=Start)
-    logs.configure(start.logging, verbose=start.verbose, process="monitor")
+    logs.configure(start.logging, verbose=start.verbose, process="monitor", can_do_without=True)
     gevent.spawn(_end_with, lines)
     gevent.spawn(_say_alive, link)
     serve(start)
@@ -91,7 +91,7 @@ def _leave(code: int) -> NoReturn:
 def alone() -> NoReturn:
     """The whole life of `geard monitor`: its Start is the one line on stdin."""
     start = msgspec.json.decode(sys.stdin.buffer.readline(MAX_START_BYTES), type=Start)
-    logs.configure(start.logging, verbose=start.verbose, process="monitor")
+    logs.configure(start.logging, verbose=start.verbose, process="monitor", can_do_without=True)
     gevent.signal_handler(signal.SIGINT, _leave, exits.DONE)
     serve(start)
 

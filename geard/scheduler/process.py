@@ -60,7 +60,7 @@ def main(descriptor: int) -> int:
 
 
 def _configure_log(plan: Plan) -> None:
-    logs.configure(plan.config.logging, verbose=plan.verbose, process="scheduler")
+    logs.configure(plan.config.logging, verbose=plan.verbose, process="scheduler", can_do_without=True)
 
 
 if __name__ == "__main__":

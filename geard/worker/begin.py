@@ -117,7 +117,9 @@ def begin(descriptor: int, title: str) -> tuple[socket.socket, LineReader, Start
         leave(start.exit_code)
     setproctitle(f"geard: {title} {start.number} generation {start.generation}, starting")
     name = f"{title} {start.number}"
-    logs.configure(start.config.logging, verbose=start.verbose, process=name, current_job=current_job)
+    logs.configure(
+        start.config.logging, verbose=start.verbose, process=name, current_job=current_job, can_do_without=True
+    )
     logs.capture_output(current_job)
     forks = Forks(parent)
     forks.install()
