@@ -282,6 +282,7 @@ def test_a_taken_port_is_one_line(server: Embedded) -> None:
         (["--tls-key", "key.pem"], exits.USAGE, "need --tls-certificate"),
         (["--listen", "127.0.0.1:1", "--tls-certificate", "/nowhere.pem"], exits.CONFIG, "/nowhere.pem"),
         (["--queue", "/nowhere/queue"], exits.CONFIG, "the folder must exist"),
+        (["--queue", ""], exits.CONFIG, "the queue file has no name"),
     ],
 )
 def test_an_option_that_cannot_be_is_one_clear_message(options: list[str], code: int, said: str) -> None:

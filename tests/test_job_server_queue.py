@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from geard import exits
+from geard.jobserver.store import Store
 from geard.protocol import Command, Packet, request
 from tests.support.raw import Peer
 from tests.support.servers import HOST, Embedded, free_port
@@ -218,6 +220,40 @@ def test_a_damaged_queue_is_refused_with_what_to_do(server: WithQueue) -> None:
     data[40_000:60_000] = b"\xff" * 20_000
     server.queue.write_bytes(data)
     assert ".recover" in start_with(server.queue)
+
+
+def test_a_recovered_queue_may_have_lost_its_counter(server: WithQueue) -> None:
+    handles = submit_many(server, 3, b"f")
+    lost = {b"g": "DELETE FROM counter", b"h": "UPDATE counter SET next_number = 1"}
+    for function, statement in lost.items():
+        server.stop()
+        with closing(sqlite3.connect(server.queue, isolation_level=None)) as database:
+            database.execute(statement)
+        server.start()
+        handles += submit_many(server, 1, function)
+    assert len(set(handles)) == 5
+    server.restart()
+    assert [handle for function in (b"f", *lost) for handle in run_all(server, function)] == handles
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["INSERT INTO job VALUES (9, x'66', x'', 'text', 1, x'', 0)", "UPDATE job SET priority = 7", "DROP TABLE job"],
+)
+def test_a_queue_whose_rows_are_no_jobs_is_refused_with_what_to_do(server: WithQueue, statement: str) -> None:
+    submit_many(server, 1)
+    server.stop()
+    with closing(sqlite3.connect(server.queue, isolation_level=None)) as database:
+        database.execute(statement)
+    assert ".recover" in start_with(server.queue)
+
+
+def test_whatever_its_name_a_queue_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite has names that are none."""
+    monkeypatch.chdir(tmp_path)
+    store = Store(":memory:")
+    store.close()
+    assert [file.name for file in tmp_path.iterdir()] == [":memory:"]
 
 
 def test_two_job_servers_do_not_share_a_queue(server: WithQueue) -> None:

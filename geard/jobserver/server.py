@@ -66,7 +66,7 @@ class JobServer:
         self._clock = clock
         loop = self._loop = gevent.get_hub().loop
         self._acceptor = Acceptor(listeners, options, loop, self._open)
-        store = Store(options.queue) if options.queue else None
+        store = Store(options.queue) if options.queue is not None else None
         self.rules = Rules(
             b"H:%b:" % printable(os.fsencode(socket.gethostname()).decode(errors="backslashreplace")).encode(),
             max_queue=options.max_queue,

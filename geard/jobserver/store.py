@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -28,6 +29,10 @@ _SCHEMA: Final = (
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {_VERSION}",
 )
+
+
+_ODD_JOBS: Final = """SELECT count(*) FROM job WHERE priority NOT IN (0, 1, 2) OR typeof(due) != 'real'
+    OR (typeof(function), typeof(unique_id), typeof(workload), typeof(reducer)) != ('blob', 'blob', 'blob', 'blob')"""
 
 
 class CannotStore(GeardError):
@@ -52,8 +57,11 @@ class Store:
     def __init__(self, path: str) -> None:
         self.path = path
         self._synchronous = ""  # as the last commit had it
+        if not path:
+            raise ConfigError([Problem("the queue file has no name", hint="without --queue, jobs are in memory only")])
         try:
-            self._database = sqlite3.connect(path, isolation_level=None, timeout=0)
+            # Absolute, for SQLite has names that are no files: ":memory:".
+            self._database = sqlite3.connect(os.path.abspath(path), isolation_level=None, timeout=0)
             self._open()
         except sqlite3.Error as error:
             raise ConfigError([_problem(path, error)]) from error
@@ -64,8 +72,10 @@ class Store:
     @property
     def next_number(self) -> int:
         """The number for the next job: no stored job ever had it."""
-        number: int = self._database.execute("SELECT next_number FROM counter").fetchone()[0]
-        return number
+        execute = self._database.execute
+        counted: int = execute("SELECT next_number FROM counter").fetchone()[0]
+        last: int = execute("SELECT coalesce(max(number), 0) FROM job").fetchone()[0]
+        return max(counted, last + 1)  # the counter may have been lost where a damaged file was recovered
 
     def jobs(self) -> Iterator[StoredJob]:
         """All jobs, in the order of their submission."""
@@ -114,6 +124,11 @@ class Store:
         [verdict] = execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
+        [odd] = execute(_ODD_JOBS).fetchone()
+        if odd:
+            raise sqlite3.DatabaseError(f"rows of its table `job` that are no jobs: {odd}")
+        if not execute("SELECT 1 FROM counter").fetchone():
+            execute("INSERT INTO counter VALUES (1)")
 
 
 def _problem(path: str, error: sqlite3.Error) -> Problem:
@@ -122,7 +137,9 @@ def _problem(path: str, error: sqlite3.Error) -> Problem:
         return Problem("another job server uses this queue file", path, hint="stop it, or give each its own --queue")
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_FULL", "SQLITE_IOERR")):
         return Problem(
-            f"cannot open the queue file: {error}", path, hint="the folder must exist, be writable and have space"
+            f"cannot open the queue file: {error}",
+            path,
+            hint="the folder must exist and have space, and it and the file must be writable",
         )
     return Problem(
         f"cannot use the queue file: {error}",
