@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from typing import Any
 
@@ -82,6 +83,24 @@ def test_a_process_that_cannot_start_says_nothing_about_the_job() -> None:
         IsolatedProcess(start("dies", on_start="tests.support.poisons.kills_at_import"))
     with pytest.raises(ConfigError, match="has no 'nothing'"):
         IsolatedProcess(start("nothing"))
+
+
+def test_without_descriptors_nothing_is_known_about_the_job_either() -> None:
+    config = Config(job_servers=(SERVER,), capabilities={"dies": Capability("tests.support.poisons.dies")})
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_files = set(os.listdir("/proc/self/fd"))
+    highest = max(map(int, open_files))
+    kept = [os.dup(0) for _ in range(highest)]  # so that each number below the limit is taken
+    try:
+        for room in range(4):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(kept) + 1 + room, before[1]))
+            with pytest.raises(CannotIsolate, match=r"cannot start a process: .*Too many open files"):
+                IsolatedProcess(Start(config, 1, 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for descriptor in kept:
+            os.close(descriptor)
+    assert len(os.listdir("/proc/self/fd")) == len(open_files)
 
 
 def test_many_jobs_share_a_few_processes_and_a_fresh_one_is_fresh() -> None:

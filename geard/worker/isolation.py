@@ -67,19 +67,10 @@ class IsolatedProcess:
         self.idle_since = 0.0
         self.failed: Failed | None = None  # how the function of the last job did, where a policy is to decide
         self._hang_seconds = start.config.hang_timeout_seconds
-        self._socket, theirs = socket.socketpair()
-        alive, self._life = os.pipe()
-        inherited = theirs.fileno(), alive
         try:
-            self._popen = subprocess.Popen(
-                interpreter.patched("geard.worker.isolated", *inherited), stdin=subprocess.DEVNULL, pass_fds=inherited
-            )
-        except OSError as error:
-            self._hang_up()
+            self._popen = self._begin()
+        except OSError as error:  # no descriptors, say
             raise CannotIsolate(f"cannot start a process: {error}") from error
-        finally:
-            theirs.close()
-            os.close(alive)
         self._decoder = Decoder(REQUEST, max_packet_bytes=1 << 33)
         self._received = b""
         try:
@@ -124,6 +115,27 @@ class IsolatedProcess:
         if self._popen.poll() is None:
             self._popen.kill()
         self._popen.wait()
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            try:
+                alive, self._life = os.pipe()
+            except OSError:
+                self._socket.close()
+                raise
+            inherited = theirs.fileno(), alive
+            try:
+                return subprocess.Popen(
+                    interpreter.patched("geard.worker.isolated", *inherited),
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=inherited,
+                )
+            except OSError:
+                self._hang_up()
+                raise
+            finally:
+                os.close(alive)
 
     # --- the conversation -----------------------------------------------------------------------------------------
 
