@@ -132,6 +132,17 @@ def test_a_drain_in_the_midst_of_connecting_leaves_no_connection_open(ends: tupl
     assert repr(channel).startswith("<Channel there:4730 drained 0/2 running")
 
 
+def test_a_job_that_is_to_run_again_is_one_that_has_just_come(ends: tuple[Connection, socket.socket]) -> None:
+    """It has not waited for a greenlet all the while; and should it end its process, it is known who had it."""
+    connection, _ = ends
+    channel = Channel(connection.server, {}, greenlets=1, client_id="", max_packet_bytes=1 << 20, clock=lambda: 42.0)
+    told: list[Job] = []
+    channel.assigned = told.extend
+    job = job_on(session_on(connection))
+    channel._resume(job)
+    assert (told, job.received) == ([job], 42.0)
+
+
 def test_jobs_that_end_while_the_pool_abandons_the_rest_do_not_spoil_it(
     ends: tuple[Connection, socket.socket],
 ) -> None:

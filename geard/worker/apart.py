@@ -82,7 +82,7 @@ class Apart:
                 known[handle] = max(known.get(handle, 0), suspect.deaths)
 
     def assigned(self, jobs: deque[Job]) -> None:
-        """These jobs, of one connection, have just been read, and none of them has begun."""
+        """These jobs, of one connection, have just come or are to run again, and none of them has begun."""
         if not jobs:
             return
         address = jobs[0].server

@@ -87,7 +87,7 @@ class Channel:
         self.registered = threading.Event()  # the job server knows our abilities; cleared when the connection is lost
         self.tried = threading.Event()  # the first attempt to connect is over, for better or worse
         self.drained = threading.Event()
-        self.assigned: Callable[[deque[Job]], None] | None = None  # told of the jobs of each read, before any starts
+        self.assigned: Callable[[deque[Job]], None] | None = None  # told of jobs that come, before any starts
         self._capabilities = capabilities
         self._client_id = client_id
         self._max_packet_bytes = max_packet_bytes
@@ -461,8 +461,11 @@ class Channel:
         if session.lost or session.bade_farewell or self.drained.is_set():
             log.info("%s waited to run again; the job server has handed it to another worker", job)
             return
+        job.received = self._clock()
         self._busy.add(job)
         self._assigned.append(job)
+        if self.assigned is not None:  # nobody notes what is parked, for it cannot kill its process
+            self.assigned(self._assigned)
         session.wake_reader()
 
     # --- the channel's decisions, and its end ---------------------------------------------------------------------
