@@ -208,6 +208,20 @@ def test_new_code_that_cannot_read_the_state_is_not_executed() -> None:
         assert daemon.stop() == 0
 
 
+def test_an_upgrade_goes_on_though_the_log_file_cannot_be_opened_any_more() -> None:
+    with Daemon(None) as daemon:
+        log = daemon.directory / "log"
+        daemon.write_config(logging={"file": str(log)})
+        daemon.start(wait=False)
+        eventually(lambda: log.exists() and "generation 1 serves" in log.read_text(), what="the start")
+        log.rename(daemon.directory / "rotated")
+        log.mkdir()
+        done = daemon.geard("upgrade")
+        assert done.returncode == exits.DONE, done.stderr
+        assert "cannot open the log file" in daemon.log  # which is stderr
+        assert daemon.stop() == 0
+
+
 def fake_check(state: State, run: object) -> str:
     return ""
 

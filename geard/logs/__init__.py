@@ -65,7 +65,7 @@ def configure(
             raise
         failure = error
         if old is not None:
-            _say_without(failure)
+            _say_without(failure, "the log stays where it is")
             return
         destination, as_bytes = Descriptor.at(None), _file_format(config, process)
     if old is not None and old.path == config.file:  # what waits in it keeps its place
@@ -90,7 +90,7 @@ def configure(
     logging.getLogger("geard").setLevel(logging.DEBUG if verbose else logging.NOTSET)
     logging.captureWarnings(True)
     if failure is not None:
-        _say_without(failure)
+        _say_without(failure, "the log goes to stderr")
 
 
 def reopen() -> None:
@@ -171,5 +171,5 @@ def _file_format(config: Logging, process: str) -> Format:
     return Json(process) if config.format == "json" else Text(process)
 
 
-def _say_without(error: OSError) -> None:
-    logging.getLogger(__name__).error("cannot open the log file: %s; going on without it", error)
+def _say_without(error: OSError, instead: str) -> None:
+    logging.getLogger(__name__).error("cannot open the log file: %s; %s", error, instead)

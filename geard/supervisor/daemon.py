@@ -75,7 +75,7 @@ class Daemon:
         self._loader = Loader(source.file, read, lambda outcome: self._events.put(Loaded(outcome)))
         self._watcher = _watcher(source, self._events.put) if watch else None
         try:
-            _configure_log(source.config, verbose)
+            _configure_log(source.config, verbose, can_do_without=state is not None)
             self._control = _control_server(source, self._events.put, state)
         except ConfigError as error:
             raise ConfigError(list(map(source.locate, error.problems))) from error
@@ -230,10 +230,7 @@ class Daemon:
     def _reconfigure(self, config: Config) -> None:
         if _socket_path(config) != _socket_path(self._source.config):
             log.warning("control_socket changes when the daemon is restarted, not by a reload")
-        try:
-            _configure_log(config, self._verbose)
-        except ConfigError as error:
-            log.error("the log stays where it is: %s", error)
+        _configure_log(config, self._verbose, can_do_without=True)
         self._monitor.configure(config)
         if self._watcher:
             self._watcher.configured(config)
@@ -251,9 +248,9 @@ def _seats(state: State | None) -> Seats | None:
         return None
 
 
-def _configure_log(config: Config, verbose: bool) -> None:
+def _configure_log(config: Config, verbose: bool, *, can_do_without: bool) -> None:
     try:
-        logs.configure(config.logging, verbose=verbose)
+        logs.configure(config.logging, verbose=verbose, can_do_without=can_do_without)
     except OSError as error:
         problem = Problem(f"cannot be opened: {(error.strerror or str(error)).lower()}", key="logging.file")
         raise ConfigError([problem]) from error
