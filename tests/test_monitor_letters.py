@@ -16,6 +16,7 @@ import pytest
 from geard import Admin
 from geard.deadletters.letter import DeadLetter
 from geard.deadletters.store import BUSY_SECONDS, DeadLetters, Filter
+from geard.monitor.letters import key_of
 from geard.scheduler.states import ScheduleState
 from tests.support.fake_supervisor import TRACEBACK, FakeSupervisor
 from tests.support.monitor import MonitorProcess
@@ -88,7 +89,7 @@ def test_in_a_browser_letters_are_retried_and_dropped_by_error(
         page.goto(monitor.url)
         page.click("header nav >> text=Dead letters")
         page.get_by_text("6 jobs that failed for good").wait_for()
-        page.locator("tr[data-key='Timeout: 5 s'] >> text=Retry").click()
+        page.locator(f"tr[data-key='{key_of('mail', 'Timeout: 5 s')}'] >> text=Retry").click()
         page.get_by_text("submitted again: 3").wait_for()
         assert letters.count() == 3
         page.locator("tr", has_text="next line").locator("text=Drop").click()  # its line break survives the browser
@@ -109,6 +110,12 @@ def test_in_a_browser_letters_are_retried_and_dropped_by_error(
         assert wrong == []
     with Admin(server.address) as admin:
         assert {row.function: row.total for row in admin.status()} == {"mail": 3}
+
+
+def test_of_a_huge_error_the_page_shows_the_begin(monitor: MonitorProcess, letters: DeadLetters) -> None:
+    letters.add([letter("huge", "ValueError: " + "x" * 1_000_000)])
+    eventually(lambda: "ValueError: xxx" in monitor.get("/letters")[1], what="the letter")
+    assert len(monitor.get("/letters")[1]) < 100_000
 
 
 def test_a_program_names_a_function_or_one_letter(

@@ -304,6 +304,7 @@ def test_a_timeout_is_a_failure_and_the_letter_is_kept_by_one_process(daemon: Da
     assert "workload:     job-1 30" in shown.stdout
     assert daemon.geard("dead", "drop", "2").stderr == "dropped: 1\n"
     assert daemon.geard("dead", "drop").returncode == exits.USAGE
+    assert "is not in the range" in daemon.geard("dead", "drop", str(2**63)).stderr
     daemon.write_config(capabilities={"late": "caps.sleep", "count": "caps.count"})
     assert daemon.reload().returncode == exits.DONE
     with sqlite3.connect(daemon.config["dead_letters"]) as letters:

@@ -215,6 +215,15 @@ def test_call_shows_the_dead_letter_of_a_job_that_failed_for_good(
         assert letter.error == f"{type(error).__name__}: {error}"
 
 
+def test_the_letter_of_a_huge_error_is_small_and_has_the_begin_of_its_traceback() -> None:
+    letter = call(Flaky(OSError("down" * 1_000_000)), "x", unique="u", dead_letter=True).dead_letter
+    assert letter
+    assert letter.error.startswith("OSError: downdown")
+    assert len(letter.error) < 10_000
+    assert letter.traceback.startswith("Traceback (most recent call last):\n")
+    assert len(letter.traceback) < 10_000
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_call_takes_a_timeout_for_a_failure(asynchronous: bool) -> None:
     def slow(job: Job, workload: str) -> str:

@@ -24,6 +24,8 @@ from geard.printable import printable
 
 HEADER = ("ID", "FUNCTION", "FAILED", "ATTEMPTS", "UNIQUE", "ERROR")
 LONGEST_ERROR = 60
+COUNT = click.IntRange(1, 2**63 - 1)
+"""As many as SQLite can count."""
 
 
 class _Duration(click.ParamType[float]):
@@ -39,7 +41,7 @@ class _Duration(click.ParamType[float]):
 def which_letters(command: Callable[..., None]) -> Callable[..., None]:
     """The arguments that say which letters are meant; the command gets its `config`, the `letters` and `which`."""
 
-    @click.argument("ids", nargs=-1, type=int, metavar="[ID]...")
+    @click.argument("ids", nargs=-1, type=COUNT, metavar="[ID]...")
     @click.option("-f", "--function", metavar="NAME", help="Those of this function.")
     @click.option("-e", "--error", metavar="TEXT", help="Those with this in their error.")
     @click.option("--older", type=_Duration(), metavar="DURATION", help="Those that failed longer ago.")
@@ -82,7 +84,7 @@ def dead() -> None:
 
 @dead.command(name="list")
 @which_letters
-@click.option("-n", "--most", type=click.IntRange(1), default=50, show_default=True, help="So many at most.")
+@click.option("-n", "--most", type=COUNT, default=50, show_default=True, help="So many at most.")
 @click.option("--json", "as_json", is_flag=True, help="As a JSON list, workloads and all, in base64.")
 def list_letters(config: Config, letters: DeadLetters, which: Filter, most: int, as_json: bool) -> None:
     """List them, the latest first.

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from geard.config.model import JobServer
 from geard.deadletters.letter import DeadLetter
 from geard.errors import GeardError
+from geard.stats.failures import MAX_TRACEBACK_BYTES, cut, cut_middle
 from geard.worker import attempts
 from geard.worker.attempts import Attempt
 from geard.worker.job import Job, RetriedJob
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 PARK_SECONDS: Final = 2.0
 """A shorter wait is always spent here: a delayed job is due at a whole second."""
 ASK_SECONDS: Final = 5.0
-MAX_TRACEBACK: Final = 8192
+MAX_ERROR_BYTES: Final = 8 * 1024
+"""Of the text of a letter's error: a page lists hundreds of letters, and an exception may have any text."""
 
 log = logging.getLogger("geard.worker")
 
@@ -165,8 +167,8 @@ def letter_of(job: Job, attempt: Attempt, error: BaseException, now: float) -> D
         attempts=attempt.number,
         first_at=float(attempt.first_failed_at or now),
         last_at=now,
-        error=encodable(failure(error)),
-        traceback=encodable(traceback_of(error)[-MAX_TRACEBACK:]),
+        error=cut(encodable(failure(error)), MAX_ERROR_BYTES),
+        traceback=cut_middle(encodable(traceback_of(error)), MAX_TRACEBACK_BYTES),
     )
 
 
