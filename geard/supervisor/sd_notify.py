@@ -12,6 +12,8 @@ from geard.printable import printable
 
 READY: Final = "READY=1"
 STOPPING: Final = "STOPPING=1"
+MOST_STATUS_BYTES: Final = 2048
+"""systemd ignores a message of over 4096 bytes, with the READY=1 that is in it."""
 WATCHDOG: Final = "WATCHDOG=1"
 
 
@@ -50,7 +52,9 @@ def extend_timeout(seconds: float) -> str:
 
 def status(text: str) -> str:
     """The line that `systemctl status` shows."""
-    return f"STATUS={printable(' '.join(text.split()))}"
+    line = printable(" ".join(text.split())).encode()
+    cut = line if len(line) <= MOST_STATUS_BYTES else line[:MOST_STATUS_BYTES] + "…".encode()
+    return f"STATUS={cut.decode(errors='ignore')}"
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:

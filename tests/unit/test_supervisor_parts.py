@@ -103,6 +103,14 @@ def test_a_status_is_one_line() -> None:
     assert sd_notify.status("refused:\n  no such key\n") == "STATUS=refused: no such key"
 
 
+def test_a_status_of_any_length_leaves_a_message_that_systemd_takes() -> None:
+    for text in ("wrong " * 3000, "é" * 3000, "x" + "é" * 3000):
+        said = sd_notify.status(text)
+        assert said.startswith(f"STATUS={text[:500]}")
+        assert said.endswith("…")
+        assert len(said.encode()) < 4096 - len("READY=1\n")
+
+
 @pytest.mark.parametrize(
     ("environ", "seconds"),
     [
