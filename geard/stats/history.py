@@ -2,6 +2,7 @@
 
 Rules:
 - All series share one clock: slot k of each is the same second (minute). A second that nobody told about is all zero.
+- The clock may be put forward and back: what is kept is what was told since, and of before what lies before now.
 - A function has arrays while it did something within their span, and at most MOST_SERIES functions have them: 70 KB
   each, 9 MiB in all. The series of all functions together has the name "" and is always there.
 """
@@ -83,10 +84,13 @@ class Rings:
         self._tick = 0
 
     def put(self, time: int, samples: Mapping[str, Sample]) -> None:
-        """The samples of the step that holds this time. What lies before the last one is not taken."""
+        """The samples of the step that holds this time; of two for the same step, the first. Where the clock was put
+        back, what it called later is forgotten."""
         tick = time // self.step_seconds
-        if tick <= self._tick:
+        if tick == self._tick:
             return
+        if tick < self._tick:
+            self._forget_from(tick)
         self._forget_until(tick)
         self._tick = tick
         for name, sample in samples.items():
@@ -120,6 +124,14 @@ class Rings:
             return None
         columns = self._series[name] = _Columns(self._length)
         return columns
+
+    def _forget_from(self, tick: int) -> None:
+        """Clear the slots from this tick to the last one, which is the one before then."""
+        for columns in self._series.values():
+            for later in range(max(tick, self._tick + 1 - self._length), self._tick + 1):
+                columns.clear(later % self._length)
+        self._active = {name: min(last, tick - 1) for name, last in self._active.items()}
+        self._tick = tick - 1
 
     def _forget_until(self, tick: int) -> None:
         """Clear the slots between the last tick and this one, and drop the series that are empty by now."""

@@ -273,20 +273,32 @@ def test_an_hour_without_anything_forgets_a_function() -> None:
 
 
 @settings(max_examples=30)
-@given(st.lists(st.integers(0, 4000), max_size=30))
-def test_history_is_what_was_put_whatever_the_gaps(gaps: list[int]) -> None:
-    recorder, now = Recorder(), 10_000
+@given(st.lists(st.integers(-4000, 4000), max_size=30))
+def test_history_is_what_was_put_whatever_the_gaps_and_where_the_clock_is_put_back(gaps: list[int]) -> None:
+    recorder, now = Recorder(), 200_000
     put: dict[int, int] = {}
     for gap in gaps:
         now += gap
         if gap or not put:
-            recorder.put(now, {ALL: (now, 0, 0, {})})
-            put[now] = now
+            recorder.put(now, {ALL: (now, 0, 0, {}), "f": (1, 0, 0, {})})
+            put = {second: count for second, count in put.items() if now - 3600 < second < now} | {now: now}
     history = recorder.seconds.history()
     assert history
     if put:
         expected = [put.get(second, 0) for second in range(history.end - 3599, history.end + 1)]
         assert list(history.done) == expected
+        of_one = recorder.seconds.history("f")
+        assert of_one
+        assert list(of_one.done) == [int(bool(count)) for count in expected]
+
+
+def test_minutes_go_on_after_the_clock_was_put_back() -> None:
+    recorder = Recorder()
+    for second in (*range(86_400, 86_580), *range(3600, 3781)):  # it was a day fast
+        recorder.put(second, {ALL: (1, 0, 0, {})})
+    minutes = recorder.minutes.history(most=3)
+    assert minutes
+    assert (minutes.end, minutes.done) == (3720, (60, 60, 60))
 
 
 def test_history_of_a_hundred_functions_fits_in_ten_mebibytes() -> None:
