@@ -267,6 +267,28 @@ def test_a_letter_that_cannot_be_kept_for_any_reason_leaves_its_job_in_the_log(
     assert "is not kept: too deep; its workload: b'the workload'" in caplog.text
 
 
+def test_a_job_over_its_timeout_runs_again_in_plain_threads_too(
+    serve: Callable[..., WorkerPool], client: Client, dead: DeadLetters
+) -> None:
+    over = threading.Event()
+
+    def slow(job: Job, workload: str) -> str:
+        if job.attempt <= int(workload):
+            over.wait(60)
+        return f"at {job.attempt}"
+
+    pool = serve(slow, greenlets=3, timeout=1, retry={"times": 1, "wait": "0s..0s"}, dead_letter=True)
+    try:
+        assert client.run("f", "1", unique="slow once", timeout=30) == "at 2"
+        with pytest.raises(JobException, match="ran longer than its timeout of 1 s"):
+            client.run("f", "2", unique="slow twice", timeout=30)
+        [letter] = dead.find()
+        assert (letter.unique, letter.attempts) == ("slow twice", 2)
+    finally:
+        over.set()
+    eventually(lambda: (pool.done, pool.failed) == (1, 3), what="each attempt counted once")
+
+
 def test_more_than_can_be_parked_fail_or_wait_in_the_job_server(
     serve: Callable[..., WorkerPool], client: Client, job_server: JobServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

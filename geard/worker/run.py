@@ -33,13 +33,14 @@ def run(job: Job) -> None:
         if not job.answered:
             job.finish(result)
     except BaseException as error:
-        _ended_badly(job, error)
+        ended_badly(job, error)
 
 
 runs_jobs(run.__code__)
 
 
-def _ended_badly(job: Job, error: BaseException) -> None:
+def ended_badly(job: Job, error: BaseException) -> None:
+    """Decide what becomes of a job that ended with this error, answer it if it does not run again, and log it."""
     end_if_forked(error)
     # `failure`: the log writes the same one whole once, and counts the others.
     extra = about(job) | {"failure": name_of(error)}

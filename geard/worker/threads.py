@@ -11,13 +11,14 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
-from geard.errors import GeardError, JobTimeout
+from geard.errors import JobTimeout
 from geard.worker.capability import Runtime
 from geard.worker.job import Job
 from geard.worker.middleware import Begin, Invoke
-from geard.worker.run import about, label, late_text
+from geard.worker.run import about, ended_badly, label, late_text
 
 if TYPE_CHECKING:
     from geard.worker.coroutines import Coroutines
@@ -34,8 +35,8 @@ def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
 
 @contextmanager
 def answer_when_late(job: Job, seconds: float) -> Iterator[None]:
-    """The time limit where nothing can interrupt a function: the job is answered in time, and its thread stays busy
-    until the function returns."""
+    """The time limit where nothing can interrupt a function: the job is answered in time, or will run again, and its
+    thread stays busy until the function returns."""
     timer = threading.Timer(seconds, _answer_late, (job, seconds))
     timer.daemon = True
     timer.start()
@@ -46,13 +47,16 @@ def answer_when_late(job: Job, seconds: float) -> Iterator[None]:
 
 
 def _answer_late(job: Job, seconds: float) -> None:
-    try:
-        job.exception(late_text(job, seconds))
-    except GeardError:
-        return  # it was answered in the meantime
-    job.error = JobTimeout(late_text(job, seconds))
-    log.error("%s: job failed: %s; its thread is busy until the function returns", label(job), late_text(job, seconds),
-        extra=about(job) | {"failure": "JobTimeout"})  # fmt: skip
+    # No call between read and write of the flag, as in Job.finish: from here on its function's result comes too late.
+    answered, job.answered = job.answered, True
+    if answered:
+        return
+    error = JobTimeout(late_text(job, seconds))
+    job.error, job.failed = error, True
+    failed = copy(job)
+    failed.answered = failed.failed = False
+    ended_badly(failed, error)
+    log.warning("%s: its thread is busy until the function returns", label(job), extra=about(job))
 
 
 def call_here(invoke: Invoke, job: Job) -> Any:
