@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from geard import exits
 from geard.cli.init.command import TEMPLATES, init
-from geard.cli.unit import quoted
+from geard.cli.unit import quoted, render
+from geard.config.model import Config, Logging
 from geard.errors import InvalidRequest
 from tests.support.commands import GEARD, Running, environment, geard
 from tests.support.servers import HOST, free_port, need
@@ -128,3 +129,17 @@ def test_the_templates_are_in_the_package() -> None:
 )
 def test_a_path_is_one_word_of_the_units_command(path: str, word: str) -> None:
     assert quoted(path) == word
+
+
+def test_the_paths_of_a_config_are_words_of_the_unit(tmp_path: Path) -> None:
+    need("systemd-analyze")
+    home = tmp_path / "my app 100% $1"
+    config = Config(control_socket=str(home / "geard.sock"), logging=Logging(file=str(home / "log" / "geard.log")))
+    text = render(config, quoted(str(home / "geard.yaml")), sys.executable)
+    escaped = str(home).replace("%", "%%")
+    assert f'reload --socket "{escaped.replace("$", "$$")}/geard.sock"\n' in text
+    assert f'ReadWritePaths="{escaped}" "{escaped}/log"\n' in text
+    unit = tmp_path / "geard.service"
+    unit.write_text(text)
+    said = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    assert "ReadWritePaths" not in said.stderr

@@ -116,17 +116,22 @@ def unit(path: str | None, user: str | None) -> None:
     for problem in source.problems:  # the service may have an environment that this shell has not
         say(f"geard: note: {problem}")
     if not user:
-        for path in (file, program().split()[0], sys.executable, *source.config.python_path):
+        for path in (file, program()[0], sys.executable, *source.config.python_path):
             closed = closed_directory(path)
             if closed:
                 say(f"geard: note: {closed} is closed to the service's user, who needs {path}: use /opt, or --user")
-    write_bytes(render(source.config, quoted(file), program(), user=user).encode())
+    write_bytes(render(source.config, quoted(file), command(), user=user).encode())
 
 
-def program() -> str:
-    """The geard that runs now, as a unit may name it."""
+def program() -> tuple[str, ...]:
+    """The geard that runs now, as a unit may name it: the words of its command."""
     beside = Path(sys.executable).with_name("geard")
-    return str(beside) if beside.exists() else f"{sys.executable} -m geard"
+    return (str(beside),) if beside.exists() else (sys.executable, "-m", "geard")
+
+
+def command() -> str:
+    """The same as a unit writes it."""
+    return " ".join(map(quoted, program()))
 
 
 def closed_directory(path: str) -> str:
@@ -135,11 +140,13 @@ def closed_directory(path: str) -> str:
     return next((str(parent) for parent in parents if parent.exists() and not parent.stat().st_mode & 0o001), "")
 
 
-def quoted(path: str) -> str:
-    """A path as ExecStart takes it for one word that means itself."""
+def quoted(path: str, *, in_command: bool = True) -> str:
+    """A path as ExecStart, or a list of paths, takes it for one word that means itself."""
     if re.fullmatch(r"[\w@+=:,./-]+", path, re.ASCII):
         return path
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$").replace("%", "%%")
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    if in_command:
+        escaped = escaped.replace("$", "$$")
     return f'"{escaped}"'
 
 
@@ -153,22 +160,24 @@ def render(
     about: str = "",
     working_directory: str = "",
 ) -> str:
-    """The text of the unit. `file` is a word of ExecStart: `quoted`, or with `%i` in it. `name` is that of its
-    directories under /run, /var/lib and /var/log; without a `working_directory` it works in the one under /var/lib.
+    """The text of the unit. `file` is a word of ExecStart: `quoted`, or with `%i` in it; `geard` a `command`. `name`
+    is that of its directories under /run, /var/lib and /var/log; without a `working_directory` it works in the one
+    under /var/lib.
     Pure."""
     elsewhere = {os.path.dirname(path) for path in (config.control_socket, config.logging.file) if path}
     elsewhere -= {f"/run/{name}", f"/var/lib/{name}", f"/var/log/{name}"}
+    writable = [quoted(path, in_command=False) for path in sorted(elsewhere)]
     in_home = any(path.lstrip('"').startswith(("/home/", "/root/")) for path in (file, geard, *config.python_path))
     return TEMPLATE.substitute(
         about=about,
         geard=geard,
         config=file,
-        socket=config.control_socket or f"%t/{name}/geard.sock",
+        socket=quoted(config.control_socket) if config.control_socket else f"%t/{name}/geard.sock",
         stop_seconds=round(config.shutdown_timeout_seconds) + STOP_MARGIN_SECONDS,
         runtime_directory=name,
         working_directory=working_directory.replace("%", "%%") or f"%S/{name}",
         environment_file=f"/etc/default/{name}",
-        writable=f"ReadWritePaths={' '.join(sorted(elsewhere))}\n" if elsewhere else "",
+        writable=f"ReadWritePaths={' '.join(writable)}\n" if writable else "",
         user=f"User={user}" if user else "DynamicUser=yes",
         protect_home="read-only" if in_home else "yes",
     )

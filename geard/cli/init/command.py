@@ -20,7 +20,7 @@ import click
 
 from geard import exits
 from geard.cli.output import say
-from geard.cli.unit import closed_directory, program, quoted, render
+from geard.cli.unit import closed_directory, command, program, quoted, render
 from geard.config.model import Config
 from geard.errors import GeardError, InvalidRequest
 from geard.printable import printable
@@ -85,7 +85,7 @@ def project(directory: Path) -> dict[str, str]:
     packaged = files("geard.cli.init").joinpath("files")
     texts = {name: packaged.joinpath(file).read_text(encoding="utf-8") for name, file in TEMPLATES.items()}
     config = quoted(str(directory / "geard.yaml"))
-    unit = render(Config(), config, program(), user=service_user(directory), working_directory=str(directory))
+    unit = render(Config(), config, command(), user=service_user(directory), working_directory=str(directory))
     return texts | {UNIT: unit, SCHEMA: schema_text()}
 
 
@@ -98,7 +98,7 @@ def service_user(directory: Path) -> str | None:
 
 def needed(directory: Path) -> tuple[str, ...]:
     """What the service's user has to reach."""
-    return str(directory / "geard.yaml"), program().split()[0], sys.executable
+    return str(directory / "geard.yaml"), program()[0], sys.executable
 
 
 def note_closed(directory: Path) -> None:
