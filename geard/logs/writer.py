@@ -109,6 +109,9 @@ class Writer:
             self._writing = True
         if not self._write(wait=False):
             self._leave_to_thread()
+        elif self._closed and self._has_thread:
+            self._has_thread = False
+            self._wake.release()  # for it to end
 
     def _write(self, *, wait: bool) -> bool:
         """Write until nothing is left. False where it would have to wait and must not: `_writing` is still set then."""

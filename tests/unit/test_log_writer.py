@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from geard import native
 from geard.logs.destination import Descriptor
 from geard.logs.writer import WAITING_BYTES, Writer
-from tests.support.waiting import eventually
+from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 LINE = b"%06d " + b"x" * 500 + b"\n"
 MANY = WAITING_BYTES // 400  # more than may wait and the kernel keeps
@@ -191,3 +193,21 @@ def test_a_fifo_that_nobody_reads_is_an_error_and_no_wait(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(OSError, match="No such device"):
         Descriptor.at(str(tmp_path / "fifo"))
+
+
+def test_the_thread_of_a_writer_that_is_closed_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def start(function: Callable[[], None], _: tuple[()]) -> None:
+        def run() -> None:
+            function()
+            ended.set()
+
+        threading.Thread(target=run, daemon=True).start()
+
+    monkeypatch.setattr(native, "start_new_thread", start)
+    writer = Writer(Descriptor.at(str(tmp_path / "log")), lambda count: b"")
+    writer.hand(b"a line\n")
+    assert writer.flush(DEADLINE_SECONDS)
+    writer.close()
+    assert ended.wait(DEADLINE_SECONDS)
