@@ -70,6 +70,20 @@ def test_bash_completes(words: str, completed: str, variables: dict[str, str]) -
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize("name", ["pay$(touch owned)", "pay`id`", "pay*", "pay;id", "pay me", "pay\x1b[2K", "pay\n"])
+def test_no_name_is_offered_that_a_shell_takes_for_more_than_a_word(
+    name: str, address: str, variables: dict[str, str]
+) -> None:
+    asked = {"COMP_WORDS": "geard submit pay", "COMP_CWORD": "2", "_GEARD_COMPLETE": "bash_complete"}
+    with Peer.connect(address) as worker:
+        for known in (name, "pay-caf\xe9.now"):
+            worker.send(Command.CAN_DO, known.encode())
+        worker.send(Command.ECHO_REQ, b"")
+        worker.expect(Command.ECHO_RES)
+        done = geard(variables={**variables, **asked})
+    assert done.stdout.decode() == "plain,pay-caf\xe9.now\n"
+
+
 @CASES
 def test_fish_completes(words: str, completed: str, variables: dict[str, str]) -> None:
     need("fish")

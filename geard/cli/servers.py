@@ -7,6 +7,7 @@ would find, then localhost:4730.
 from __future__ import annotations
 
 import functools
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ T = TypeVar("T")
 LOCAL: Final = (JobServer("localhost"),)
 COMPLETION_TIMEOUT_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.1
+_IS_WORD: Final = re.compile(r"[\w@%+:,./][\w@%+:,./-]*").fullmatch
 
 
 def addresses_of(text: str) -> tuple[JobServer, ...]:
@@ -150,7 +152,10 @@ def exit_if_none(answers: Sequence[Answer[T]]) -> None:
 
 
 def complete_function(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Function names for the shell: those that the job servers know; none where none answers soon."""
+    """Function names for the shell: those that the job servers know; none where none answers soon.
+
+    Anybody who may submit a job may name a function, and bash puts what is completed on the command line as it is: a
+    name that a shell would take for more than a word is not offered."""
     from geard.client.admin import Admin
 
     def functions(server: JobServer) -> set[str]:
@@ -162,4 +167,4 @@ def complete_function(ctx: click.Context, param: click.Parameter, incomplete: st
     except GeardError:
         return []
     names = set().union(*(answer.value or () for answer in answers))
-    return sorted(name for name in names if name.startswith(incomplete))
+    return sorted(name for name in names if name.startswith(incomplete) and _IS_WORD(name))
