@@ -127,20 +127,20 @@ class Assignments(Queues):
 
     def finish(self, peer: Peer, command: Command, fields: list[bytes], missing: bytes) -> None:
         """WORK_COMPLETE, WORK_FAIL or WORK_EXCEPTION: pass it on, and the job is done."""
-        job = peer.assigned.pop(fields[0], None)
+        job = peer.assigned.get(fields[0])
         if job is None and peer.late is not None:
             job = peer.late.get(fields[0])
         if job is None:
             self.send(peer, missing)
-            return
-        if job.state is GONE:  # cancelled while it ran
             return
         if job.clients:
             if command is Command.WORK_EXCEPTION:
                 self._tell_exception(job, fields)
             else:
                 self._tell(job, answers.answer(command, *fields))
-        self._end(job)
+        peer.assigned.pop(fields[0], None)  # not before: there may be no memory for the answer
+        if job.state is not GONE:  # cancelled while it ran
+            self._end(job)
 
     # --- within ---------------------------------------------------------------------------------------------------
 

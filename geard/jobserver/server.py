@@ -169,11 +169,8 @@ class JobServer:
             if data is not None:
                 connection.decoder.feed(data)
                 self._handle(connection)
-        except GeardError as error:
-            self._drop(connection, error)
         except Exception as error:
-            log.exception("dropping %s: a bug in the job server", connection)
-            self._drop(connection, error)
+            self._failed(connection, error)
 
     def _handle(self, connection: Connection) -> None:
         """Decide all that a connection has sent, up to a turn's worth. The answers leave at the end of the turn."""
@@ -218,23 +215,27 @@ class JobServer:
                 if connection.has_requests or connection.has_more:
                     self._handle(connection)
                 connection.read_on(self._read)
-        except GeardError as error:
-            self._drop(connection, error)
         except Exception as error:
-            log.exception("dropping %s: a bug in the job server", connection)
-            self._drop(connection, error)
+            self._failed(connection, error)
 
     def _write(self, connection: Connection) -> None:
         """Send of the connection's outbox what it takes; the rest when it takes more."""
         try:
             if connection.write(self._loop):
                 return
-        except GeardError as error:
-            self._drop(connection, error)
+        except Exception as error:
+            self._failed(connection, error)
             return
         connection.read_on(self._read)
         if not connection.blocked:
             self._turns.want(connection)
+
+    def _failed(self, connection: Connection, error: Exception) -> None:
+        if isinstance(error, MemoryError):
+            log.error("dropping %s: there is no memory for what it sends or is sent", connection)
+        elif not isinstance(error, GeardError):
+            log.error("dropping %s: a bug in the job server", connection, exc_info=error)
+        self._drop(connection, error)
 
     def _drop(self, connection: Connection, reason: object) -> None:
         if connection.gone:
