@@ -180,6 +180,24 @@ def test_an_upgrade_carries_pauses_over() -> None:
     assert [slot.group.name for slot in fleet.current.slots] == ["a", "c", "c", "c"]
 
 
+def test_no_upgrade_comes_before_a_slow_disk_has_the_pauses(gearmand: JobServerProcess) -> None:
+    with Daemon(gearmand) as daemon:
+        (state := daemon.directory / "state").mkdir()
+        daemon.write_config(state_directory=str(state))
+        daemon.start()
+        os.mkfifo(slow := state / "paused.json.new")  # whose writer waits for a reader
+        assert change(daemon, answers.PAUSE, "count").exit_code == exits.DONE
+        refused = daemon.geard("upgrade")
+        assert refused.returncode == exits.TIMED_OUT, refused.stderr
+        assert "it is too busy" in refused.stderr
+        reader = os.open(slow, os.O_RDONLY)
+        daemon.wait_for("cannot write")  # a FIFO is no disk
+        os.close(reader)
+        slow.unlink()
+        assert daemon.geard("upgrade").returncode == exits.DONE
+        assert daemon.stop() == exits.DONE
+
+
 def test_what_is_asked_during_a_reload_is_done_after_it_whatever_becomes_of_it() -> None:
     world = World()
     world.ready(1, 2)

@@ -104,7 +104,7 @@ class Daemon:
             self._supervisor,
             self._companions,
             impossible=self._impossible_upgrade,
-            is_idle=self._events.empty,
+            is_idle=lambda: self._events.empty() and not self._remembering,  # false once it is through
             with_descriptors=self._with_descriptors,
         )
 
