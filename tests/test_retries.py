@@ -16,8 +16,9 @@ import pytest
 
 from geard import Fail, Job, Reject, Retry, WorkerPool, config_from, exits
 from geard.client import Client, Task
+from geard.deadletters.again import submit_again
 from geard.deadletters.letter import DeadLetter
-from geard.deadletters.store import DeadLetters
+from geard.deadletters.store import ALL, DeadLetters
 from geard.errors import JobException
 from geard.worker import attempts
 from tests.support.daemon import Daemon
@@ -287,6 +288,18 @@ def test_a_job_over_its_timeout_runs_again_in_plain_threads_too(
     finally:
         over.set()
     eventually(lambda: (pool.done, pool.failed) == (1, 3), what="each attempt counted once")
+
+
+def test_a_letter_whose_unique_was_no_text_is_submitted_again_under_another(
+    job_server: JobServerProcess, client: Client, tmp_path: Path
+) -> None:
+    no_text = (b"\xff" * 40).decode(errors="replace")  # as a letter has it: three times as long
+    with DeadLetters(str(tmp_path / "letters")) as letters:
+        for unique in ("first", no_text, "last"):
+            letters.add([DeadLetter("f", b"w", unique, "H:1", job_server.address, 1, 1.0, 1.0, "ValueError: x", "")])
+        assert [letter.unique for letter in submit_again(client, letters, ALL)] == ["last", no_text, "first"]
+        assert letters.count() == 0
+    assert job_server.status("f")[0] == 3
 
 
 def test_more_than_can_be_parked_fail_or_wait_in_the_job_server(

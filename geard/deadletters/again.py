@@ -8,6 +8,7 @@ from typing import Protocol
 from geard.client import Client
 from geard.deadletters.letter import DeadLetter
 from geard.deadletters.store import Filter
+from geard.protocol.packets import MAX_UNIQUE_BYTES
 
 
 class Letters(Protocol):
@@ -27,6 +28,11 @@ def submit_again(client: Client, letters: Letters, which: Filter, *, most: int |
     for listed in letters.find(which, most=most, workloads=False):
         this = Filter((listed.id,))
         for letter in letters.find(this):  # one at a time, since workloads may be large; none, if it went meanwhile
-            client.submit_background(letter.function, letter.workload, unique=letter.unique or None)
+            client.submit_background(letter.function, letter.workload, unique=_unique(letter))
             letters.drop(this)
             yield letter
+
+
+def _unique(letter: DeadLetter) -> str | None:
+    """Its unique; None, for a new one, where it had none, or one that was no text and is too long as what was shown."""
+    return letter.unique if 0 < len(letter.unique.encode()) <= MAX_UNIQUE_BYTES else None

@@ -33,7 +33,7 @@ ARROWS = {  # part -> the parts of geard that it may import, besides itself
     "connection": {"errors", "config"},
     "client": {"errors", "protocol", "codec", "config", "connection", "reconnect", "rendezvous"},
     "verdicts": {"errors", "config"},
-    "deadletters": {"errors", "exits", "config", "logs", "client"},
+    "deadletters": {"errors", "exits", "protocol", "config", "logs", "client"},
     "worker": {
         "client",
         "deadletters",
