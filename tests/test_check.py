@@ -180,6 +180,12 @@ capabilities:
     assert "Traceback" not in done.stderr
 
 
+def test_a_file_name_steers_no_terminal(here: Path) -> None:
+    Path("odd\x1b]0;title\x07.yaml").write_text("capabilities: {reverse: geard.examples.reverse}\n")
+    done = check("-c", "odd\x1b]0;title\x07.yaml")
+    assert done.stdout.startswith("odd\\x1b]0;title\\x07.yaml can run.\n")
+
+
 def test_modules_are_found_as_a_worker_process_finds_them(here: Path) -> None:
     (here / "site/lib").mkdir(parents=True)
     Path("site/lib/app.py").write_text("import os\nassert os.getcwd().endswith('site')\ndef f(workload): pass\n")

@@ -19,6 +19,7 @@ from geard.cli.workforce import per_server
 from geard.config import Capability, Config, default_path, examine_config, format_duration
 from geard.config.units import format_rate
 from geard.findings import Served
+from geard.printable import printable
 from geard.reference import schema_text
 from geard.supervisor.decisions import process_groups
 from geard.supervisor.imports import import_capabilities
@@ -73,12 +74,13 @@ def check(path: str | None, schema: bool, unit: str | None) -> None:
             + ", ".join(findings.imported_early)
         )
     if source.problems:
-        say(f"{source.file} cannot run: {count(sum(problem.count for problem in source.problems), 'problem')}")
+        found = count(sum(problem.count for problem in source.problems), "problem")
+        say(f"{printable(source.file)} cannot run: {found}")
         sys.exit(exits.CONFIG)
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     for warning in warnings(source.config, findings.blocking, service, descriptors):
         say(str(source.locate(warning)))
-    click.echo("\n".join([f"{source.file} can run.", *plan(source.config, findings.served)]))
+    click.echo("\n".join([f"{printable(source.file)} can run.", *plan(source.config, findings.served)]))
 
 
 def plan(config: Config, served: Iterable[Served]) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import click
 
+from geard import exits
 from geard.cli.answers import aligned
 from geard.cli.control import find_socket, socket_options
 from geard.cli.output import Line, say, write_json, write_lines
@@ -13,7 +15,7 @@ from geard.client import Client
 from geard.config import default_path, load_config
 from geard.config.model import Config
 from geard.config.units import format_moment
-from geard.errors import GeardError, InvalidRequest
+from geard.errors import InvalidRequest
 from geard.printable import printable
 from geard.scheduler.plan import Planner
 from geard.scheduler.states import ScheduleState
@@ -34,14 +36,16 @@ def schedules(config: str | None, path: str | None, as_json: bool) -> None:
       geard schedules
       geard schedules run nightly
 
-    Exits 69 if no daemon answers.
+    Exits 69 if no daemon answers, 75 if its scheduler has not yet.
     """
     if click.get_current_context().invoked_subcommand:
         return
     socket_path = path or find_socket(config)
-    states = ask(socket_path, answers.SCHEDULES).schedules
+    answer = ask(socket_path, answers.SCHEDULES)
+    states = answer.schedules
     if states is None:
-        raise GeardError(f"the supervisor on {socket_path} did not say what it schedules")
+        say(f"geard: {answer.message}")
+        sys.exit(answer.exit_code or exits.FAILED)
     if as_json:
         write_json(states)
     elif states:

@@ -92,7 +92,12 @@ class Questions:
         reply(Answer(exits.DONE, history=rings.history(request.function, max(request.limit, 0))))
 
     def _schedule(self, _request: Request, reply: Reply) -> None:
-        reply(Answer(exits.DONE, schedules=self._schedules if self._about().source.config.schedules else ()))
+        schedules = self._about().source.config.schedules
+        told = {state.name: state for state in self._schedules}
+        if schedules.keys() <= told.keys():
+            reply(Answer(exits.DONE, schedules=tuple(told[name] for name in schedules)))
+        else:
+            reply(Answer(exits.TIMED_OUT, "the scheduler has not told yet how its schedules stand: ask again"))
 
     def _jobs(self, request: Request, reply: Reply) -> None:
         self._want_jobs.append((request, reply))

@@ -19,14 +19,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from watchfiles import Change
 
+from geard import exits
 from geard.cli.control import draw
 from geard.config.load import Source, examine_config
-from geard.config.model import Capability, Config
+from geard.config.model import Capability, Config, Schedule
 from geard.errors import ConfigError, InvalidRequest, Problem
 from geard.messages import Heartbeat, how_it_ended
-from geard.supervisor import decisions, sd_notify
+from geard.scheduler.states import ScheduleState, States
+from geard.supervisor import answers, decisions, sd_notify
 from geard.supervisor.answers import GenerationView, Overview, ProcessView
 from geard.supervisor.daemon import Daemon
+from geard.supervisor.events import Scheduled
 from geard.supervisor.loader import Loader
 from geard.supervisor.sd_notify import SdNotify
 from geard.supervisor.watch import SourceFilter, source_roots
@@ -150,6 +153,18 @@ def test_the_service_manager_is_told_also_when_no_descriptor_is_left(tmp_path: P
         notify.send("WATCHDOG=1")
         SdNotify({"NOTIFY_SOCKET": path}).send("READY=1")  # cannot be said, and that is all
         assert [manager.recv(1000), manager.recv(1000)] == [b"READY=1", b"WATCHDOG=1"]
+
+
+def test_schedules_that_the_scheduler_has_not_told_of_are_not_said_to_be_none() -> None:
+    world = World(schedules={"often": Schedule(function="reverse", every_seconds=60)})
+    world.ready(1, 2)
+    world.asks(answers.SCHEDULES)
+    assert world.answers[-1].schedules is None
+    assert world.answers[-1].exit_code == exits.TIMED_OUT
+    told = (ScheduleState("often", "reverse", "every 1m", 60.0, None, None, 0),)
+    world.happens(Scheduled(States(told, ())))
+    world.asks(answers.SCHEDULES)
+    assert world.answers[-1].schedules == told
 
 
 # --- reading the config -------------------------------------------------------------------------------------------
