@@ -359,6 +359,7 @@ def test_where_letters_cannot_be_kept_the_job_is_logged_whole_and_the_daemon_goe
     with pytest.raises(JobException, match="longer than its timeout"):
         client.run("late", "precious 30", timeout=60)
     daemon.wait_for("its workload: b'precious 30'")
+    assert "]: __main__: " not in daemon.log, "a line of the keeper's begins with what is wrong"
     (keeper,) = [pid for pid in daemon.children if "dead letters" in Path(f"/proc/{pid}/cmdline").read_text()]
     os.kill(keeper, signal.SIGKILL)
     daemon.wait_for("the keeper of dead letters runs", times=2)

@@ -40,7 +40,7 @@ MAX_CONNECTIONS: Final = 2000
 PRUNE_SECONDS: Final = 60.0
 RECEIVE_SECONDS: Final = 30.0
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("geard.deadletters")  # this module is __main__
 
 Waiting = tuple[DeadLetter, "AsyncResult[bytes]"]
 
