@@ -83,12 +83,12 @@ class Store:
 
     def commit(self, added: Iterable[Job], ended: Iterable[int], next_number: int) -> None:
         """Store the jobs of a turn and remove those that ended. Raises CannotStore; then neither was done."""
-        rows = [
-            (job.number, job.function.name, job.unique, job.workload, job.priority, job.reducer, job.due)
-            for job in added
-        ]
         execute = self._database.execute
         try:
+            rows = [
+                (job.number, job.function.name, job.unique, job.workload, job.priority, job.reducer, job.due)
+                for job in added
+            ]
             wanted = "FULL" if rows else "NORMAL"
             if wanted != self._synchronous:  # to say it again would cost a tenth of a small commit
                 self._synchronous = ""  # unknown, should this fail
@@ -100,10 +100,11 @@ class Store:
                 execute("UPDATE counter SET next_number = ?", (next_number,))
             self._database.executemany("DELETE FROM job WHERE number = ?", [(number,) for number in ended])
             execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # no memory, a workload too large for SQLite: whatever it is, there is a next turn
             with suppress(sqlite3.Error):  # SQLite itself rolls back after some errors
                 execute("ROLLBACK")
-            raise CannotStore(f"cannot write the queue file {self.path}: {error}") from error
+            reason = str(error) or type(error).__name__
+            raise CannotStore(f"cannot write the queue file {self.path}: {reason}") from error
 
     def close(self) -> None:
         """Close the file. Idempotent."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -13,7 +15,8 @@ from geard.jobserver import answers
 from geard.jobserver.requests import HANDLERS
 from geard.jobserver.rules import Rules
 from geard.jobserver.server import JobServer
-from geard.jobserver.state import Peer
+from geard.jobserver.state import Function, Job, Peer
+from geard.jobserver.store import CannotStore, Store
 from geard.protocol import Command, request, response
 
 
@@ -33,6 +36,22 @@ def test_a_result_that_there_is_no_memory_for_leaves_the_job_to_another_worker()
     HANDLERS[Command.WORK_COMPLETE](rules, other, [job.handle, b"result"], 0)
     assert client.outbox == [answers.answer(Command.WORK_COMPLETE, job.handle, b"result")]
     assert not other.assigned
+
+
+def test_a_turn_that_there_is_no_memory_to_store_is_refused_and_the_next_is_stored(tmp_path: Path) -> None:
+    class Huge(Job):
+        @property
+        def number(self) -> int:
+            raise MemoryError
+
+    with closing(Store(str(tmp_path / "queue"))) as store:
+        function = Function(b"f")
+        jobs = [kind(b"H:x:%d" % number, function, b"", b"w", 1, True) for number, kind in enumerate((Job, Huge, Job))]
+        with pytest.raises(CannotStore, match="MemoryError"):
+            store.commit(jobs, [], 3)
+        assert list(store.jobs()) == []
+        store.commit(jobs[::2], [], 3)
+        assert [job.number for job in store.jobs()] == [0, 2]
 
 
 class NoMemory:
