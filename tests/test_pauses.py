@@ -210,3 +210,17 @@ def test_what_is_asked_during_a_reload_is_done_after_it_whatever_becomes_of_it()
     world.asks(answers.STOP)
     world.asks(answers.RESUME, functions=("reverse",))
     assert world.answers[-1].message == "not resumed: reverse; the supervisor is stopping"
+
+
+def test_a_stop_tells_each_who_waits_what_is_not_done() -> None:
+    world = World()
+    world.ready(1, 2)
+    world.asks(answers.RELOAD)
+    world.asks(answers.PAUSE, functions=("reverse",))
+    world.asks(answers.STOP)
+    world.asks(answers.RELOAD)
+    assert [answer.message for answer in world.answers] == [
+        "not reloaded: the supervisor is stopping",
+        "not paused: reverse; the supervisor is stopping",
+        "not reloaded: the supervisor is stopping",
+    ]

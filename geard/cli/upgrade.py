@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from geard import exits
+from geard.cli.answers import count
 from geard.cli.control import with_socket
 from geard.cli.output import say
 from geard.errors import ConnectionLost, JobTimeout
@@ -49,8 +50,8 @@ def upgrade(socket_path: str) -> None:
             if time.monotonic() > deadline:
                 raise JobTimeout(f"the supervisor (pid {pid}) does not answer after {BACK_SECONDS:.0f} s") from None
             time.sleep(0.1)
-    count = sum(len(generation.processes) for generation in overview.generations)
-    say(f"the supervisor (pid {overview.pid}) is geard {overview.version} now, and kept {count} worker processes")
+    kept = count(sum(len(generation.processes) for generation in overview.generations), "worker process")
+    say(f"the supervisor (pid {overview.pid}) is geard {overview.version} now, and kept {kept}")
 
 
 def _overview(path: str) -> Overview:

@@ -30,7 +30,7 @@ from geard.supervisor.generation import Generation
 from geard.supervisor.pauses import Change, Pauses, apply_all
 from geard.supervisor.report import Report
 
-STOPPING: Final = Answer(exits.FAILED, "not reloaded: the supervisor is stopping")
+STOPPING: Final = Answer(exits.FAILED, "the supervisor is stopping")
 
 log = logging.getLogger(__name__)
 
@@ -108,10 +108,11 @@ class Reloads:
         """Read the config again, now or next."""
         if self._cancelled:
             log.warning("no reload: the supervisor is stopping")
-            answer_all([reply] if reply else [], STOPPING)
+            if reply:
+                _say_reloaded(reply, STOPPING)
         else:
             self._next.reads = True
-            self._want(reply)
+            self._want(partial(_say_reloaded, reply) if reply else None)
 
     def pause(self, change: Change, reply: Reply) -> None:
         """Pause or resume functions, now or next."""
@@ -122,7 +123,7 @@ class Reloads:
             return
         log.info("asked to be %s", change.text)
         if self._cancelled:
-            reply(Answer(exits.FAILED, f"not {change.text}; the supervisor is stopping"))
+            _say_paused(reply, change, STOPPING)
         elif not self.are_under_way and change.applied(self._paused) == self._paused:
             reply(Answer(exits.DONE, f"already {change.text}"))
         else:
@@ -211,6 +212,11 @@ class Reloads:
         answer_all(replies, answer)
         if self._next.reads or self._next.changes:
             self._begin()
+
+
+def _say_reloaded(reply: Reply, outcome: Answer) -> None:
+    """The outcome of a reload that was to read the config."""
+    reply(Answer(outcome.exit_code, f"not reloaded: {outcome.message}") if outcome is STOPPING else outcome)
 
 
 def _say_paused(reply: Reply, change: Change, outcome: Answer) -> None:
