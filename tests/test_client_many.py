@@ -126,6 +126,15 @@ def test_submit_on_the_command_line_chooses_too(servers: list[str]) -> None:
     assert geard("submit", "--wait", "H:x:1", "--choose", "unique").returncode == 2
 
 
+@BOTH
+def test_a_workload_that_cannot_be_sent_raises_in_its_place(servers: list[str], choose: str) -> None:
+    with Client(servers, choose=choose) as client:  # type: ignore[arg-type]
+        handles: list[str] = []
+        with pytest.raises(InvalidRequest, match="the workload is None"):
+            handles.extend(client.submit_many_background("idle", [*map(str, range(150)), None, "after it"]))
+        assert len(set(handles)) == 150
+
+
 def test_many_threads_share_one_client(servers: list[str]) -> None:
     def calls(number: int) -> None:
         jobs = [f"{number}.{index}" for index in range(10)]

@@ -37,7 +37,7 @@ def submit_all(conversation: Conversation, packets: Iterable[bytes], timeout: fl
     `packets` raises, each in its place."""
     deadline = deadline_after(timeout)
     failures: list[Exception] = []
-    source = _until_failure(packets, failures)
+    source = until_failure(packets, failures)
     replies: deque[Reply] = deque()
     exchange: Exchange | None = None
     more = True
@@ -83,7 +83,7 @@ def flush(exchange: Exchange, deadline: float | None) -> None:
         raise JobTimeout(f"{exchange.server} has not taken all jobs in time; those taken may run")
 
 
-def _until_failure(packets: Iterable[bytes], failures: list[Exception]) -> Iterator[bytes]:
+def until_failure(packets: Iterable[bytes], failures: list[Exception]) -> Iterator[bytes]:
     """The packets, up to where there is a failure instead of one."""
     try:
         yield from packets

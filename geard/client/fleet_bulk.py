@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from geard.client.bulk import LOT, WINDOW, Window, flush, lot_of, of_our_process
+from geard.client.bulk import LOT, WINDOW, Window, flush, lot_of, of_our_process, until_failure
 from geard.client.exchange import Exchange
 from geard.client.handle import Handle
 from geard.client.reply import Reply, Submission
@@ -27,9 +27,11 @@ T = TypeVar("T")
 
 
 def submit_all(fleet: Fleet, packets: Iterable[bytes], timeout: float | None = None) -> Iterator[Handle]:
-    """Submit background jobs and yield their handles, in order. Raises what the answer is if it is an error."""
+    """Submit background jobs and yield their handles, in order. Raises what the answer is if it is an error, and what
+    `packets` raises, each in its place."""
     deadline = deadline_after(timeout)
-    source = iter(packets)
+    failures: list[Exception] = []
+    source = until_failure(packets, failures)
     sent: deque[tuple[Reply, Exchange]] = deque()
     last: Exchange | None = None
     more = True
@@ -49,6 +51,8 @@ def submit_all(fleet: Fleet, packets: Iterable[bytes], timeout: float | None = N
                 for exchange in touched:
                     flush(exchange, deadline)
             if not sent:
+                if failures:
+                    raise failures[0]
                 return
             reply, exchange = sent[0]
             fleet.wait(exchange, reply, deadline)
