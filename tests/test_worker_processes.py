@@ -23,6 +23,7 @@ METHODS = ("fork", "spawn", "forkserver")
 SUM_OF_SQUARES = b"328350"
 STARTERS = {  # function -> its workloads, and the result of each
     "fork": {"abc": b"cba 7"},
+    "to_the_end": {"abc": b"cba 0 to the end"},
     "program": {"abc": b"cba"},
     "process": dict.fromkeys(METHODS, b"49 0"),
     "pool": dict.fromkeys(METHODS, SUM_OF_SQUARES),

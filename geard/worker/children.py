@@ -113,6 +113,9 @@ def install() -> None:
     os.waitpid, os.wait = waitpid, wait
     for name in ("posix_spawn", "posix_spawnp"):  # gevent's watch the child, which is not wanted any more
         setattr(os, name, native.original("os", name))
+    # gevent's, from 25.8 on, closes at the loop's next turn: who reads a pipe to its end and holds the loop would wait
+    # for ever, a child forked meanwhile has the other end too, and two threads with one number trip over each other.
+    os.close = native.original("os", "close")
 
 
 def _ended(pid: int, options: int) -> tuple[int, int]:
