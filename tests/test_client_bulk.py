@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from geard import Client, ConnectionLost, JobFailed
+from geard.client.bulk import WINDOW
 from geard.errors import CannotConnect, InvalidRequest
-from geard.protocol import Command, Packet
+from geard.protocol import Command, Packet, response
 from tests.support.raw import Peer, ScriptedServer
 from tests.support.raw_worker import RawWorker, reverse
 from tests.support.servers import JobServerProcess
@@ -157,6 +158,23 @@ def test_who_has_all_handles_needs_the_job_server_no_more(job_server: JobServerP
         if len(handles) == len(JOBS):
             client.close()
     assert len(set(handles)) == len(JOBS)
+
+
+def test_nor_does_who_has_them_all_at_once_after_a_full_last_lot() -> None:
+    def script(peer: Peer, number: int) -> None:
+        welcome(peer)
+        for _ in range(WINDOW):
+            peer.expect(Command.SUBMIT_JOB_BG)
+        peer.send_bytes(b"".join(response(Command.JOB_CREATED, b"H:%d" % each) for each in range(WINDOW)))
+        peer.receive()
+
+    with ScriptedServer(script) as server, Client(server.address) as client:
+        handles: list[str] = []
+        for handle in client.submit_many_background("f", map(str, range(WINDOW))):
+            handles.append(handle)
+            if len(handles) == WINDOW:
+                client.close()
+        assert len(handles) == WINDOW
 
 
 def test_a_workload_that_cannot_be_sent_raises_in_its_place(job_server: JobServerProcess, client: Client) -> None:

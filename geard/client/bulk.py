@@ -40,17 +40,17 @@ def submit_all(conversation: Conversation, packets: Iterable[bytes], timeout: fl
     source = until_failure(packets, failures)
     replies: deque[Reply] = deque()
     exchange: Exchange | None = None
-    more = True
+    lot: list[bytes] = []
     try:
         while True:
-            if exchange is None or (more and not replies):
+            # A connection is asked for again only when there is something to send: who has all handles needs none.
+            if exchange is None or (not replies and (lot := lot_of(source))):
                 exchange = _next_exchange(conversation, exchange, deadline)
-            while more and len(replies) <= WINDOW - LOT:
-                lot = lot_of(source)
-                more = len(lot) == LOT or sum(map(len, lot)) >= LOT_BYTES
+            while len(replies) <= WINDOW - LOT and (lot := lot or lot_of(source)):
                 for packet in lot:
                     replies.append(Reply(Command.JOB_CREATED))
                     exchange.post(replies[-1], packet)
+                lot = []
                 flush(exchange, deadline)
             if not replies:
                 if failures:
